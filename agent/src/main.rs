@@ -1,0 +1,6 @@
+mod backoff;
+mod happy_eyeballs;
+mod target;
+mod config;
+
+fn main() {}

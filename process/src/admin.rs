@@ -1,0 +1,132 @@
+//! A small HTTP/1.1 server for health, readiness and metrics.
+//!
+//! It has what probes and scrapers need: any method, small replies that are made at once, no bodies of requests.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::TcpListener as StdListener,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    select,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+/// What a request says; its body is not read.
+pub type Request = hyper::Request<()>;
+/// A whole reply.
+pub type Response = hyper::Response<Full<Bytes>>;
+
+/// A connection that sends no whole request for this long is closed, as in the reference.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most bytes of a request's line and headers, as in the reference.
+const MAX_HEADER_BYTES: usize = 1024 * 1024;
+/// How long the replies under way may take at the end.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// The wait after an accept that failed because of this process or machine, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A reply in plain text.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// The reply to a path that nobody knows, in Go's words.
+pub fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Serves requests until `shutdown`, then ends the connections and returns. `routes` must not block.
+///
+/// # Errors
+/// When a listener cannot be handed to the runtime. What happens to single connections is no error.
+///
+/// # Cancel safety
+/// Dropping the future ends all tasks, too, though nobody waits for them then.
+pub async fn serve<R>(listeners: Vec<StdListener>, routes: R, shutdown: CancellationToken) -> io::Result<()>
+where
+    R: Fn(&Request) -> Response + Send + Sync + 'static,
+{
+    let routes = Arc::new(routes);
+    let tracker = TaskTracker::new();
+    let shutdown = shutdown.child_token();
+    let _ended_by_drop = shutdown.clone().drop_guard();
+    for listener in listeners {
+        let listener = TcpListener::from_std(listener)?;
+        tracker.spawn(accept(listener, routes.clone(), shutdown.clone(), tracker.clone()));
+    }
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
+}
+
+async fn accept<R>(listener: TcpListener, routes: Arc<R>, shutdown: CancellationToken, tracker: TaskTracker)
+where
+    R: Fn(&Request) -> Response + Send + Sync + 'static,
+{
+    loop {
+        let accepted = select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tracker.spawn(connection(stream, routes.clone(), shutdown.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it was accepted"),
+            Err(error) => {
+                warn!(%error, "cannot accept connections for health and metrics; trying again");
+                select! {
+                    () = sleep(ACCEPT_PAUSE) => {}
+                    () = shutdown.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// Whether accept failed for the connection's sake, so that the next may be had at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+}
+
+async fn connection<R>(stream: TcpStream, routes: Arc<R>, shutdown: CancellationToken)
+where
+    R: Fn(&Request) -> Response + Send + Sync + 'static,
+{
+    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        let (head, _) = request.into_parts();
+        let response = routes(&Request::from_parts(head, ()));
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = std::pin::pin!(connection);
+    let ended = select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_REPLIES, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection for health or metrics ended early");
+    }
+}

@@ -1,0 +1,25 @@
+//! What `proxy-server` and `proxy-agent` both need to be good processes.
+//!
+//! ```text
+//! flags, environment, file --> layers --> options --> config (in each binary) --> listen, logging, admin, signals
+//!                                 |                      |
+//!                                 +------ problems ------+   all of them told at once, before anything is bound
+//! ```
+//!
+//! Nothing here knows dials, agents or servers.
+#![warn(missing_docs)]
+
+pub mod admin;
+pub mod byte_size;
+pub mod check;
+pub mod duration;
+pub mod exit;
+pub mod flag;
+pub mod layers;
+pub mod list;
+pub mod listen;
+pub mod logging;
+pub mod problems;
+pub mod quic;
+pub mod signals;
+pub mod version;

@@ -1,0 +1,146 @@
+//! The settings of QUIC: the same in both programs, in the file's table `[quic]`.
+
+use clap::{ArgAction, Args};
+use konnectivity_transport::settings::QuicSettings;
+use serde::{Deserialize, Serialize};
+
+use crate::{byte_size::ByteSize, check, duration::GoDuration, flag, problems::Problems};
+
+/// More than any of the windows and buffers can use, and small enough for sums of them: 1 TiB.
+const MOST_BYTES: u64 = 1 << 40;
+/// A stream's window must hold what one read takes from a socket.
+const LEAST_STREAM_WINDOW: u64 = 64 * 1024;
+/// QUIC allows 2^60 streams; a million dials of one agent are more than it has ports.
+const MOST_DIALS: i64 = 1_000_000;
+/// Payload that every QUIC path must carry (RFC 9000, section 14).
+const LEAST_UDP_PAYLOAD: i64 = 1_200;
+/// Largest UDP payload that a peer can say it takes (RFC 9000, section 18.2).
+const MOST_UDP_PAYLOAD: i64 = 65_527;
+
+/// How QUIC connections behave; as typed. The defaults, and their reasons, are those of [`QuicSettings`].
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "QUIC")]
+pub struct QuicOptions {
+    /// A packet is sent when nothing else was for this long, so that the peer and every NAT between keep the connection
+    #[arg(long = "quic-keep-alive-interval", value_name = "DURATION")]
+    #[arg(default_value_t = defaults().keep_alive_interval.into())]
+    pub keep_alive_interval: GoDuration,
+
+    /// A connection on which nothing was heard for this long is dead. The smaller value of both ends counts
+    #[arg(long = "quic-idle-timeout", value_name = "DURATION")]
+    #[arg(default_value_t = defaults().idle_timeout.into())]
+    pub idle_timeout: GoDuration,
+
+    /// Bytes of one dial that may wait unread at the end that receives them. A higher value is faster on long fat paths
+    #[arg(long = "quic-stream-receive-window", value_name = "BYTES")]
+    #[arg(default_value_t = ByteSize(defaults().stream_receive_window))]
+    pub stream_receive_window: ByteSize,
+
+    /// Bytes of one connection that may wait unread while no dial is stalled; each stalled dial raises it by its own
+    /// window
+    #[arg(long = "quic-connection-receive-window", value_name = "BYTES")]
+    #[arg(default_value_t = ByteSize(defaults().connection_receive_window))]
+    pub connection_receive_window: ByteSize,
+
+    /// Bytes by which all connections together may raise their windows for stalled dials. When it is spent, the dial
+    /// that is stalled for longest is ended with an error
+    #[arg(long = "quic-memory-budget", value_name = "BYTES")]
+    #[arg(default_value_t = ByteSize(defaults().memory_budget))]
+    pub memory_budget: ByteSize,
+
+    /// Dials that may be open at once on one connection
+    #[arg(long = "quic-max-dials", value_name = "NUMBER", value_parser = flag::integer)]
+    #[arg(default_value_t = defaults().max_dials.into())]
+    pub max_dials: i64,
+
+    /// Bytes asked for each buffer of the UDP socket. What the kernel grants (net.core.rmem_max, wmem_max) is logged
+    #[arg(long = "quic-udp-buffer-bytes", value_name = "BYTES")]
+    #[arg(default_value_t = ByteSize(defaults().udp_buffer_bytes as u64))]
+    pub udp_buffer_bytes: ByteSize,
+
+    /// Whether the kernel may cut one large send into datagrams. It turns itself off where a network card cannot
+    #[arg(long = "quic-segmentation-offload", value_name = "BOOL", value_parser = flag::boolean)]
+    #[arg(action = ArgAction::Set, default_value_t = defaults().segmentation_offload)]
+    pub segmentation_offload: bool,
+
+    /// Most bytes of UDP payload that path MTU discovery may reach; the route's own MTU bounds it further
+    #[arg(long = "quic-max-udp-payload", value_name = "BYTES", value_parser = flag::integer)]
+    #[arg(default_value_t = defaults().max_udp_payload.into())]
+    pub max_udp_payload: i64,
+}
+
+fn defaults() -> QuicSettings {
+    QuicSettings::default()
+}
+
+impl QuicOptions {
+    /// What they mean. What is wrong goes to `problems`, and then the default stands for it.
+    pub fn settings(&self, problems: &mut Problems) -> QuicSettings {
+        let mut settings = defaults();
+        if let Some(duration) = check::positive_duration(problems, "quic-keep-alive-interval", self.keep_alive_interval) {
+            settings.keep_alive_interval = duration;
+        }
+        if let Some(duration) = check::positive_duration(problems, "quic-idle-timeout", self.idle_timeout) {
+            settings.idle_timeout = duration;
+        }
+        if settings.keep_alive_interval >= settings.idle_timeout {
+            let reason = format!("is not below quic-idle-timeout, {}", GoDuration::from(settings.idle_timeout));
+            problems.add("quic-keep-alive-interval", reason, "set it to a third of the idle timeout, as the defaults are");
+        }
+        self.windows(&mut settings, problems);
+        settings.max_dials = in_range(problems, "quic-max-dials", self.max_dials, 1, MOST_DIALS, settings.max_dials);
+        settings.max_udp_payload = in_range(
+            problems,
+            "quic-max-udp-payload",
+            self.max_udp_payload,
+            LEAST_UDP_PAYLOAD,
+            MOST_UDP_PAYLOAD,
+            settings.max_udp_payload,
+        );
+        settings.segmentation_offload = self.segmentation_offload;
+        settings
+    }
+
+    fn windows(&self, settings: &mut QuicSettings, problems: &mut Problems) {
+        let stream = size(problems, "quic-stream-receive-window", self.stream_receive_window, LEAST_STREAM_WINDOW);
+        let connection = size(problems, "quic-connection-receive-window", self.connection_receive_window, LEAST_STREAM_WINDOW);
+        let budget = size(problems, "quic-memory-budget", self.memory_budget, LEAST_STREAM_WINDOW);
+        // The kernel counts socket buffers in 31 bits.
+        let buffer = size(problems, "quic-udp-buffer-bytes", self.udp_buffer_bytes, LEAST_STREAM_WINDOW);
+        if let (Some(stream), Some(connection), Some(budget)) = (stream, connection, budget) {
+            for (setting, bytes) in [("quic-connection-receive-window", connection), ("quic-memory-budget", budget)] {
+                if bytes < stream {
+                    let reason = format!("is below quic-stream-receive-window, {}", ByteSize(stream));
+                    problems.add(setting, reason, "set it to several times that, or lower the stream's window");
+                }
+            }
+            settings.stream_receive_window = stream;
+            settings.connection_receive_window = connection;
+            settings.memory_budget = budget;
+        }
+        if let Some(buffer) = buffer {
+            settings.udp_buffer_bytes = usize::try_from(buffer).unwrap_or(usize::MAX);
+        }
+    }
+}
+
+/// The number as the setting's type, or the default and a problem.
+fn in_range<T: TryFrom<i64>>(problems: &mut Problems, setting: &str, value: i64, least: i64, most: i64, default: T) -> T {
+    match T::try_from(value) {
+        Ok(number) if (least..=most).contains(&value) => number,
+        _ => {
+            problems.add(setting, "is out of range", format!("set it to {least} up to {most}"));
+            default
+        }
+    }
+}
+
+/// The bytes when they are in the range that all sizes have.
+fn size(problems: &mut Problems, setting: &str, size: ByteSize, least: u64) -> Option<u64> {
+    if (least..=MOST_BYTES).contains(&size.0) {
+        return Some(size.0);
+    }
+    problems.add(setting, "is out of range", format!("set it to {} up to {}", ByteSize(least), ByteSize(MOST_BYTES)));
+    None
+}

@@ -1,0 +1,312 @@
+//! The byte stream of one client, whatever it came over.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use konnectivity_transport::socket::Socket;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// A client's connection: TCP, a Unix socket, or TLS over TCP.
+///
+/// Shutting down the write side of TLS sends close_notify and FIN and leaves the other direction open. Dropping a TLS
+/// stream sends no close_notify, which the client sees as a truncation. A client whose FIN comes without close_notify
+/// is reported as [`io::ErrorKind::UnexpectedEof`].
+///
+/// Over TLS, what was written may wait in the session until [`AsyncWrite::poll_flush`].
+#[derive(Debug)]
+pub struct ClientStream(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// Boxed: a TLS session has above a kilobyte.
+    Tls(Box<TlsStream<TlsSocket>>),
+}
+
+impl From<TcpStream> for ClientStream {
+    fn from(stream: TcpStream) -> Self {
+        Self(Kind::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for ClientStream {
+    fn from(stream: UnixStream) -> Self {
+        Self(Kind::Unix(stream))
+    }
+}
+
+impl ClientStream {
+    /// Carries out the TLS handshake as the server. There is no time limit.
+    ///
+    /// # Errors
+    /// What went wrong, and the socket. An alert that tells the client has been written to it if there is one.
+    ///
+    /// # Cancel safety
+    /// Cancelling closes the socket.
+    pub async fn accept_tls(
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+    ) -> Result<Self, (io::Error, TcpStream)> {
+        let socket = TlsSocket {
+            stream: Some(stream),
+            drained: false,
+        };
+        match TlsAcceptor::from(config).accept(socket).into_fallible().await {
+            Ok(stream) => Ok(Self(Kind::Tls(Box::new(stream)))),
+            Err((error, socket)) => {
+                let stream = socket.stream.expect("nothing detached it in the handshake");
+                Err((error, stream))
+            }
+        }
+    }
+
+    /// Takes the stream off the runtime it is on, so that another one can have it. Bytes that TLS has decrypted or
+    /// not yet sent stay with it.
+    ///
+    /// # Errors
+    /// When the runtime doesn't let the socket go. The client is disconnected then.
+    pub fn detach(self) -> io::Result<DetachedClient> {
+        Ok(DetachedClient(match self.0 {
+            Kind::Tcp(stream) => Detached::Tcp(stream.into_std()?),
+            Kind::Unix(stream) => Detached::Unix(stream.into_std()?),
+            Kind::Tls(mut session) => {
+                let stream = session.get_mut().0.stream.take();
+                let stream = stream.ok_or_else(TlsSocket::detached)?.into_std()?;
+                Detached::Tls(session, stream)
+            }
+        }))
+    }
+}
+
+/// A client's connection on its way from one runtime to another.
+#[derive(Debug)]
+pub struct DetachedClient(Detached);
+
+#[derive(Debug)]
+enum Detached {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+    Tls(Box<TlsStream<TlsSocket>>, std::net::TcpStream),
+}
+
+impl DetachedClient {
+    /// Puts the stream on the runtime of the calling task.
+    ///
+    /// # Errors
+    /// When the runtime doesn't take the socket. The client is disconnected then.
+    ///
+    /// # Panics
+    /// Outside of a runtime, as tokio's sockets do.
+    pub fn attach(self) -> io::Result<ClientStream> {
+        Ok(ClientStream(match self.0 {
+            Detached::Tcp(stream) => Kind::Tcp(TcpStream::from_std(stream)?),
+            Detached::Unix(stream) => Kind::Unix(UnixStream::from_std(stream)?),
+            Detached::Tls(mut session, stream) => {
+                session.get_mut().0.stream = Some(TcpStream::from_std(stream)?);
+                Kind::Tls(session)
+            }
+        }))
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Kind::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Kind::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.is_write_vectored(),
+            Kind::Unix(stream) => stream.is_write_vectored(),
+            Kind::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Socket for ClientStream {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Tcp(stream) => Socket::poll_read_ready(stream, cx),
+            Kind::Unix(stream) => Socket::poll_read_ready(stream, cx),
+            Kind::Tls(stream) => {
+                let (socket, session) = stream.get_ref();
+                // A session wants no bytes while it holds plaintext, and none after a close_notify.
+                if !session.wants_read() || !socket.drained {
+                    return Poll::Ready(Ok(()));
+                }
+                Socket::poll_read_ready(socket.attached()?, cx)
+            }
+        }
+    }
+
+    fn is_aborted(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.is_aborted(),
+            Kind::Unix(stream) => stream.is_aborted(),
+            Kind::Tls(stream) => stream.get_ref().0.attached().is_ok_and(Socket::is_aborted),
+        }
+    }
+
+    fn reset_on_close(&self) {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.reset_on_close(),
+            Kind::Unix(stream) => stream.reset_on_close(),
+            Kind::Tls(stream) => {
+                if let Ok(stream) = stream.get_ref().0.attached() {
+                    stream.reset_on_close();
+                }
+            }
+        }
+    }
+
+    fn can_reset(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.can_reset(),
+            Kind::Unix(stream) => stream.can_reset(),
+            Kind::Tls(stream) => stream.get_ref().0.attached().is_ok_and(Socket::can_reset),
+        }
+    }
+
+    fn unsent_bytes(&self) -> io::Result<usize> {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.unsent_bytes(),
+            Kind::Unix(stream) => stream.unsent_bytes(),
+            Kind::Tls(stream) => {
+                let (socket, session) = stream.get_ref();
+                // The session doesn't tell how much it holds; "some" is enough for whoever waits for zero.
+                let in_session = usize::from(session.wants_write());
+                Ok(socket.attached()?.unsent_bytes()? + in_session)
+            }
+        }
+    }
+}
+
+/// What a TLS session reads and writes: a TCP socket that can be taken out and put back, since a session can't be
+/// given another one.
+#[derive(Debug)]
+struct TlsSocket {
+    stream: Option<TcpStream>,
+    /// Whether the last read found the socket empty. If not, a read may make progress although the socket is not
+    /// readable: a batch of records may have ended in one that is in error, and the session then has the error.
+    drained: bool,
+}
+
+impl TlsSocket {
+    fn attached(&self) -> io::Result<&TcpStream> {
+        self.stream.as_ref().ok_or_else(Self::detached)
+    }
+
+    fn pin(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
+        let stream = self.get_mut().stream.as_mut();
+        stream.map(Pin::new).ok_or_else(Self::detached)
+    }
+
+    fn detached() -> io::Error {
+        io::Error::new(io::ErrorKind::NotConnected, "the socket is on no runtime")
+    }
+}
+
+impl AsyncRead for TlsSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.as_mut().pin()?.poll_read(cx, buffer);
+        self.drained = read.is_pending();
+        read
+    }
+}
+
+impl AsyncWrite for TlsSocket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.pin()?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.pin()?.poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pin()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pin()?.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

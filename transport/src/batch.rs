@@ -1,0 +1,118 @@
+//! Chunks on their way from a stream to a socket, written with one system call.
+
+use std::{cell::RefCell, io::IoSlice};
+
+use bytes::{Buf, Bytes};
+
+thread_local! {
+    /// Batches that no dial uses now, all of their chunks empty.
+    static FREE: RefCell<Vec<Vec<Bytes>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Free batches kept per thread: only dials whose socket is blocked hold one for longer than a poll.
+const KEPT: usize = 64;
+
+/// Up to 64 chunks in order.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    chunks: Vec<Bytes>,
+    /// The chunks not written yet are `start..end`.
+    start: usize,
+    end: usize,
+}
+
+impl Batch {
+    /// 64 full packets of 1,452 bytes are about 90 KiB.
+    pub(crate) const CHUNKS: usize = 64;
+
+    /// An empty batch from the thread's pool.
+    pub(crate) fn take() -> Self {
+        let free = FREE.with_borrow_mut(Vec::pop);
+        Self { chunks: free.unwrap_or_else(|| vec![Bytes::new(); Self::CHUNKS]), start: 0, end: 0 }
+    }
+
+    /// A batch of one chunk.
+    pub(crate) fn of(chunk: Bytes) -> Self {
+        let mut batch = Self::take();
+        batch.chunks[0] = chunk;
+        batch.filled(1)
+    }
+
+    /// Room for chunks; [`Self::filled`] tells how many were put there.
+    pub(crate) fn space(&mut self) -> &mut [Bytes] {
+        &mut self.chunks
+    }
+
+    pub(crate) fn filled(mut self, chunks: usize) -> Self {
+        self.end = chunks;
+        self
+    }
+
+    /// Bytes not written yet.
+    pub(crate) fn len(&self) -> usize {
+        self.chunks[self.start..self.end].iter().map(Bytes::len).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Points `slices` at the chunks not written yet; how many they are.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; Self::CHUNKS]) -> usize {
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks[self.start..self.end]) {
+            *slice = IoSlice::new(chunk);
+        }
+        self.end - self.start
+    }
+
+    /// Counts `bytes` as written and drops the chunks that are done.
+    pub(crate) fn advance(&mut self, mut bytes: usize) {
+        while self.start < self.end {
+            let chunk = &mut self.chunks[self.start];
+            if bytes < chunk.len() {
+                chunk.advance(bytes);
+                return;
+            }
+            bytes -= chunk.len();
+            *chunk = Bytes::new();
+            self.start += 1;
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let mut chunks = std::mem::take(&mut self.chunks);
+        chunks[self.start..self.end].fill(Bytes::new());
+        // The thread's pool is gone when the thread ends; then the batch is simply freed.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                free.push(chunks);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advances_over_chunks_and_within_them() {
+        let mut batch = Batch::take();
+        for (space, chunk) in batch.space().iter_mut().zip(["abc", "", "de"]) {
+            *space = Bytes::from_static(chunk.as_bytes());
+        }
+        let mut batch = batch.filled(3);
+        assert_eq!(batch.len(), 5);
+        batch.advance(2);
+        assert_eq!(batch.len(), 3);
+        batch.advance(1);
+        let mut slices = [IoSlice::new(&[]); Batch::CHUNKS];
+        let filled = batch.slices(&mut slices);
+        assert_eq!(slices[..filled].iter().map(|slice| slice.to_vec()).collect::<Vec<_>>().concat(), b"de");
+        batch.advance(2);
+        assert!(batch.is_empty());
+    }
+}

@@ -1,0 +1,151 @@
+//! The control stream: who is at the other end, and what concerns the connection as a whole.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::{
+    connection::{Connection, ConnectionLost},
+    stream::{CONTROL_PRIORITY, MessageError, ReceiveHalf, ReceiveError, SendMessageError, send_error},
+    wire::{
+        code::ConnectionCode,
+        codec::{self, MAX_CONTROL_BYTES},
+        message::{Control, ControlBody, Hello, Welcome},
+    },
+};
+
+/// How long a peer may take for its Hello or Welcome after the QUIC handshake.
+pub const HELLO_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a connection was not established after its QUIC handshake.
+#[derive(Debug, thiserror::Error)]
+pub enum HelloError {
+    /// The connection was lost or closed by the peer, whose reason says why.
+    #[error(transparent)]
+    Lost(#[from] ConnectionLost),
+    /// No answer within [`HELLO_LIMIT`].
+    #[error("the peer sent no hello within {} s", HELLO_LIMIT.as_secs())]
+    Timeout,
+    /// The peer sent something else.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// The sending side of the control stream.
+#[derive(Debug)]
+pub struct ControlSender {
+    stream: quinn::SendStream,
+}
+
+impl ControlSender {
+    pub(crate) fn new(stream: quinn::SendStream) -> Self {
+        // A stream that is closed already needs no priority.
+        let _ = stream.set_priority(CONTROL_PRIORITY);
+        Self { stream }
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`SendMessageError`] when the connection is gone or the message is too large.
+    pub async fn send(&mut self, body: ControlBody) -> Result<(), SendMessageError> {
+        let bytes = codec::encode(&Control { body: Some(body) }, MAX_CONTROL_BYTES)?;
+        Ok(self.stream.write_chunk(bytes).await.map_err(send_error)?)
+    }
+}
+
+/// The receiving side of the control stream.
+#[derive(Debug)]
+pub struct ControlReceiver {
+    stream: ReceiveHalf,
+}
+
+impl ControlReceiver {
+    pub(crate) fn new(stream: ReceiveHalf) -> Self {
+        Self { stream }
+    }
+
+    /// Waits for the next message; a body that this version does not know is skipped.
+    ///
+    /// # Errors
+    /// [`MessageError`]; the connection is of no more use then.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn next(&mut self) -> Result<ControlBody, MessageError> {
+        loop {
+            let control: Control = self.stream.read_message(MAX_CONTROL_BYTES).await?;
+            if let Some(body) = control.body {
+                return Ok(body);
+            }
+        }
+    }
+}
+
+/// Both sides of the control stream of an established connection.
+#[derive(Debug)]
+pub struct ControlStream {
+    /// Towards the peer.
+    pub sender: ControlSender,
+    /// From the peer.
+    pub receiver: ControlReceiver,
+}
+
+/// The agent's side: sends Hello and waits for Welcome.
+///
+/// # Errors
+/// [`HelloError`]; the connection has been closed with the matching code.
+pub async fn say_hello(connection: &Connection, hello: Hello) -> Result<(ControlStream, Welcome), HelloError> {
+    let exchange = async {
+        let (mut sender, mut receiver) = connection.open_control().await?;
+        sender.send(ControlBody::Hello(hello)).await.map_err(|error| protocol_or_lost(connection, &error))?;
+        match receiver.next().await.map_err(|error| read_failed(connection, error))? {
+            ControlBody::Welcome(welcome) => Ok((ControlStream { sender, receiver }, welcome)),
+            _ => Err(HelloError::Protocol("the first message of the server is not a Welcome".into())),
+        }
+    };
+    within_limit(connection, exchange).await
+}
+
+/// The server's side: waits for Hello. The caller answers with a Welcome, or closes the connection.
+///
+/// # Errors
+/// [`HelloError`]; the connection has been closed with the matching code.
+pub async fn await_hello(connection: &Connection) -> Result<(ControlStream, Hello), HelloError> {
+    let exchange = async {
+        let (sender, mut receiver) = connection.accept_control().await?;
+        match receiver.next().await.map_err(|error| read_failed(connection, error))? {
+            ControlBody::Hello(hello) => Ok((ControlStream { sender, receiver }, hello)),
+            _ => Err(HelloError::Protocol("the first message of the agent is not a Hello".into())),
+        }
+    };
+    within_limit(connection, exchange).await
+}
+
+async fn within_limit<T>(
+    connection: &Connection,
+    exchange: impl Future<Output = Result<T, HelloError>>,
+) -> Result<T, HelloError> {
+    let result = timeout(HELLO_LIMIT, exchange).await.unwrap_or(Err(HelloError::Timeout));
+    match &result {
+        Err(error @ HelloError::Timeout) => connection.close(ConnectionCode::HelloTimeout, &error.to_string()),
+        Err(error @ HelloError::Protocol(_)) => connection.close(ConnectionCode::Protocol, &error.to_string()),
+        Err(HelloError::Lost(_)) | Ok(_) => {}
+    }
+    result
+}
+
+fn read_failed(connection: &Connection, error: MessageError) -> HelloError {
+    match error {
+        MessageError::Receive(ReceiveError::Lost(lost)) => HelloError::Lost(lost),
+        other => protocol_or_lost(connection, &other),
+    }
+}
+
+/// A stream that fails because its connection is gone tells less than the connection itself.
+fn protocol_or_lost(connection: &Connection, error: &dyn std::error::Error) -> HelloError {
+    match connection.close_reason() {
+        Some(lost) => HelloError::Lost(lost),
+        None => HelloError::Protocol(error.to_string()),
+    }
+}

@@ -1,0 +1,333 @@
+//! Binds UDP sockets, connects to a server, accepts agents.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn::{
+    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
+    congestion::CubicConfig,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use tokio::time::timeout;
+
+use crate::{
+    connection::{Connection, ConnectionLost, FIRST_STREAM_LIMIT},
+    settings::QuicSettings,
+    tls::Identity,
+    udp,
+    window::MemoryBudget,
+    wire::code::ConnectionCode,
+};
+
+/// How long a QUIC handshake may take.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Streams that an agent may open: its control stream, and room for what later versions need.
+const AGENT_STREAM_LIMIT: u32 = 8;
+
+/// Round-trip time assumed before the first sample: a lost first packet is sent again after three of them, 0.3 s.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// Packets may arrive this much out of order before they count as lost; the largest that the library's duplicate
+/// detection accepts.
+const REORDERING: u32 = 128;
+
+/// Congestion window at the start, in full packets.
+const INITIAL_WINDOW: u64 = 32 * 1200;
+
+/// Never the limit: the send credit is in front of it.
+const SEND_WINDOW: u64 = 1 << 30;
+
+/// A restarted server tells this often that it does not know a connection: 5,000 agents within a second.
+const RESET_INTERVAL: Duration = Duration::from_micros(200);
+
+/// Connections that may be waiting for acceptance, and bytes kept for each and for all.
+const MAX_INCOMING: usize = 4096;
+const INCOMING_BYTES: u64 = 64 * 1024;
+const INCOMING_BYTES_TOTAL: u64 = 16 * 1024 * 1024;
+
+/// Why an endpoint cannot be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The socket.
+    #[error("cannot bind UDP {address}: {source}{}", hint(.source))]
+    Socket {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The TLS settings cannot serve QUIC.
+    #[error("the TLS settings cannot serve QUIC: {0}")]
+    Tls(String),
+    /// A setting is out of QUIC's range.
+    #[error("the setting {name} is out of range")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process uses the port: stop it or choose another port",
+        io::ErrorKind::PermissionDenied => "; choose a port above 1023 or grant CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+/// Why there is no connection to a server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The local socket, or its settings.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The attempt could not be started.
+    #[error("cannot start a connection to {remote}: {reason}")]
+    Start {
+        /// The server's address.
+        remote: SocketAddr,
+        /// What the library says.
+        reason: String,
+    },
+    /// The handshake failed.
+    #[error("QUIC handshake with {remote} failed: {source}")]
+    Handshake {
+        /// The server's address.
+        remote: SocketAddr,
+        /// Which check.
+        source: ConnectionLost,
+    },
+    /// No answer in time.
+    #[error("no QUIC answer from {remote} within {} s; is UDP allowed on the way?", HANDSHAKE_LIMIT.as_secs())]
+    Timeout {
+        /// The server's address.
+        remote: SocketAddr,
+    },
+}
+
+/// Secrets of a server that must outlive a restart, so that agents learn of it at once: the stateless-reset key, the
+/// key of connection ids and the key of address-validation tokens. Derived from one secret that stays.
+#[derive(Clone)]
+pub struct EndpointKeys {
+    reset: Arc<hmac::Key>,
+    token: Arc<hkdf::Prk>,
+    connection_ids: u64,
+}
+
+impl EndpointKeys {
+    /// Derives the keys from any secret of 16 bytes or more, such as a file made for it.
+    pub fn from_secret(secret: &[u8]) -> Self {
+        let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derive = |label: &str| hmac::sign(&root, label.as_bytes());
+        let mut id_key = [0; 8];
+        id_key.copy_from_slice(&derive("konnectivity-quic connection ids").as_ref()[..8]);
+        Self {
+            reset: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derive("konnectivity-quic stateless reset").as_ref())),
+            token: Arc::new(
+                hkdf::Salt::new(hkdf::HKDF_SHA256, b"konnectivity-quic")
+                    .extract(derive("konnectivity-quic address validation").as_ref()),
+            ),
+            connection_ids: u64::from_le_bytes(id_key),
+        }
+    }
+
+    /// Derives the keys from the private key of the certificate that the endpoint shows.
+    pub fn from_identity(identity: &Identity) -> Self {
+        Self::from_secret(identity.secret())
+    }
+}
+
+/// A UDP socket on which a server accepts agents.
+pub struct ServerEndpoint {
+    endpoint: quinn::Endpoint,
+    crypto: Arc<QuicServerConfig>,
+    keys_token: Arc<hkdf::Prk>,
+    settings: QuicSettings,
+    budget: Arc<MemoryBudget>,
+}
+
+impl ServerEndpoint {
+    /// Binds `address`. Must be called within the runtime that is to receive packets.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(
+        address: SocketAddr,
+        tls: rustls::ServerConfig,
+        keys: &EndpointKeys,
+        settings: &QuicSettings,
+        budget: Arc<MemoryBudget>,
+    ) -> Result<Self, BindError> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
+        let socket = udp::bind(address, settings.udp_buffer_bytes)
+            .map_err(|source| BindError::Socket { address, source })?;
+        let mut config = EndpointConfig::new(keys.reset.clone());
+        let id_key = keys.connection_ids;
+        config
+            .cid_generator(move || Box::new(quinn_cid(id_key)))
+            .min_reset_interval(RESET_INTERVAL)
+            .max_udp_payload_size(settings.max_udp_payload)
+            .map_err(|_| BindError::Setting { name: "max-udp-payload" })?;
+        let endpoint = quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
+            .map_err(|source| BindError::Socket { address, source })?;
+        let server = Self {
+            endpoint,
+            crypto: Arc::new(crypto),
+            keys_token: keys.token.clone(),
+            settings: settings.clone(),
+            budget,
+        };
+        server.endpoint.set_server_config(Some(server.config_for(udp::MIN_PAYLOAD)?));
+        Ok(server)
+    }
+
+    fn config_for(&self, payload: u16) -> Result<quinn::ServerConfig, BindError> {
+        let mut config = quinn::ServerConfig::with_crypto(self.crypto.clone());
+        config
+            .transport_config(Arc::new(transport_config(&self.settings, payload, AGENT_STREAM_LIMIT)?))
+            .token_key(self.keys_token.clone())
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size(INCOMING_BYTES)
+            .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
+        Ok(config)
+    }
+
+    /// The address bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Waits for the next agent; `None` once the endpoint is closed. The handshake is [`IncomingConnection::accept`],
+    /// which may run on another thread: the connection lives on the runtime where it is accepted.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn accept(&self) -> Option<IncomingConnection> {
+        let incoming = self.endpoint.accept().await?;
+        let payload = udp::route_payload(incoming.remote_address(), self.settings.max_udp_payload);
+        let config = self.config_for(payload).ok().map(Arc::new);
+        Some(IncomingConnection { incoming, config, settings: self.settings.clone(), budget: self.budget.clone() })
+    }
+
+    /// Refuses new connections from now on.
+    pub fn refuse_new(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Closes every connection with a code and a reason, and waits, at most `limit`, until that has been sent.
+    pub async fn close(&self, code: ConnectionCode, reason: &str, limit: Duration) {
+        self.endpoint.close(VarInt::from_u32(code.into()), reason.as_bytes());
+        // Running into the limit means that a peer does not answer; it will time out by itself.
+        let _ = timeout(limit, self.endpoint.wait_idle()).await;
+    }
+}
+
+fn quinn_cid(key: u64) -> impl quinn::ConnectionIdGenerator {
+    quinn_proto::HashedConnectionIdGenerator::from_key(key)
+}
+
+/// An agent that wants to connect; nothing of it is validated yet.
+pub struct IncomingConnection {
+    incoming: quinn::Incoming,
+    config: Option<Arc<quinn::ServerConfig>>,
+    settings: QuicSettings,
+    budget: Arc<MemoryBudget>,
+}
+
+impl IncomingConnection {
+    /// The agent's address as it appears here.
+    pub fn remote(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// Does the QUIC and TLS handshake.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: a certificate that is not accepted, or no answer in time.
+    pub async fn accept(self) -> Result<Connection, ConnectError> {
+        let remote = self.remote();
+        let failed = |source: quinn::ConnectionError| ConnectError::Handshake { remote, source: source.into() };
+        let connecting = match self.config {
+            Some(config) => self.incoming.accept_with(config),
+            None => self.incoming.accept(),
+        };
+        let connecting = connecting.map_err(failed)?;
+        let quinn = timeout(HANDSHAKE_LIMIT, connecting)
+            .await
+            .map_err(|_| ConnectError::Timeout { remote })?
+            .map_err(failed)?;
+        Ok(Connection::new(quinn, None, &self.settings, self.budget))
+    }
+}
+
+/// Connects to a server from a fresh UDP socket, whose new source port lets a load balancer choose anew.
+///
+/// # Errors
+/// [`ConnectError`].
+///
+/// # Cancel safety
+/// Dropping the future abandons the attempt.
+pub async fn connect(
+    remote: SocketAddr,
+    server_name: &str,
+    tls: rustls::ClientConfig,
+    settings: &QuicSettings,
+    budget: Arc<MemoryBudget>,
+) -> Result<Connection, ConnectError> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
+    let local: SocketAddr =
+        if remote.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = udp::bind(local, settings.udp_buffer_bytes)
+        .map_err(|source| BindError::Socket { address: local, source })?;
+    let mut config = EndpointConfig::default();
+    config
+        .max_udp_payload_size(settings.max_udp_payload)
+        .map_err(|_| BindError::Setting { name: "max-udp-payload" })?;
+    let endpoint = quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
+        .map_err(|source| BindError::Socket { address: local, source })?;
+    let payload = udp::route_payload(remote, settings.max_udp_payload);
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(Arc::new(transport_config(settings, payload, FIRST_STREAM_LIMIT)?));
+    let connecting = endpoint
+        .connect_with(client, remote, server_name)
+        .map_err(|error| ConnectError::Start { remote, reason: error.to_string() })?;
+    let quinn = timeout(HANDSHAKE_LIMIT, connecting)
+        .await
+        .map_err(|_| ConnectError::Timeout { remote })?
+        .map_err(|source| ConnectError::Handshake { remote, source: source.into() })?;
+    Ok(Connection::new(quinn, Some(endpoint), settings, budget))
+}
+
+fn transport_config(settings: &QuicSettings, payload: u16, streams: u32) -> Result<TransportConfig, BindError> {
+    let window = |bytes, name| VarInt::from_u64(bytes).map_err(|_| BindError::Setting { name });
+    let idle = IdleTimeout::try_from(settings.idle_timeout).map_err(|_| BindError::Setting { name: "idle-timeout" })?;
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(payload);
+    let mut cubic = CubicConfig::default();
+    cubic.initial_window(INITIAL_WINDOW);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(settings.keep_alive_interval))
+        .stream_receive_window(window(settings.stream_receive_window, "stream-receive-window")?)
+        .receive_window(window(settings.connection_receive_window, "connection-receive-window")?)
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .initial_rtt(INITIAL_RTT)
+        .packet_threshold(REORDERING)
+        .mtu_discovery_config(Some(discovery))
+        .congestion_controller_factory(Arc::new(cubic))
+        .enable_segmentation_offload(settings.segmentation_offload);
+    Ok(config)
+}

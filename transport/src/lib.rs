@@ -1,0 +1,32 @@
+//! What proxy-server and proxy-agent share: the wire protocol, the QUIC connection between them, and the relay that
+//! copies bytes between a stream and a socket.
+//!
+//! ```text
+//! client --> frontend --> dial --> strategy --> backend ===== connection ===== agent --> target
+//!                          |                            one stream for each dial
+//!                          +-- relay <-> stream                         relay <-> socket
+//! ```
+//!
+//! `endpoint` binds and connects, `connection` opens and accepts dials, `control` says hello, `stream` has the two
+//! halves of a dial, `relay` copies. What bounds memory: `credit` for what is sent, `window` for what is received.
+#![warn(missing_docs)]
+
+mod batch;
+mod buffer;
+pub mod connection;
+pub mod control;
+mod credit;
+pub mod endpoint;
+mod flow;
+pub mod id;
+pub mod identifier;
+pub mod relay;
+pub mod settings;
+pub mod socket;
+pub mod stream;
+pub mod tls;
+mod udp;
+pub mod window;
+pub mod wire;
+
+pub use flow::DialFlow;

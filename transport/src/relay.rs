@@ -1,0 +1,454 @@
+//! Copies bytes both ways between a dial's stream and a socket until both directions have ended.
+//!
+//! The two directions are joined, not raced: the first end of file finishes one half and the other half lives on.
+//!
+//! | seen | done |
+//! |---|---|
+//! | end of file from the socket | finish the stream |
+//! | socket reset, or a read error | wait for the acknowledgement of what was sent, then reset the stream; stop the peer |
+//! | end of the stream | shut the socket's write side down, after the last byte |
+//! | stream reset by the peer, connection lost | the socket's close is a reset |
+//! | the socket takes no more bytes | stop the peer's direction; the other one goes on |
+//! | the peer stops our direction | read the socket and drop the bytes until the other direction has ended, then reset it |
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::io::ReadBuf;
+
+use crate::{
+    batch::Batch,
+    buffer::{self, ReadBuffer, Size},
+    connection::{ConnectionLost, OpenDial, Shared},
+    socket::Socket,
+    stream::{ReceiveError, ReceiveHalf, SendError, SendHalf},
+    wire::code::StreamCode,
+};
+
+/// A blocked sender looks this often whether its socket was reset, which no read would show it.
+const ABORT_CHECK: Duration = Duration::from_millis(250);
+
+/// How long a socket may take to accept the last bytes after its peer's other direction was given up.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// First and longest pause between two looks at a socket's send queue.
+const QUEUE_CHECK: Duration = Duration::from_millis(1);
+const QUEUE_CHECK_MAX: Duration = Duration::from_millis(20);
+
+/// How a dial ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both directions ended cleanly.
+    Finished,
+    /// The socket at this end was reset or failed.
+    SocketFailed(String),
+    /// The peer gave the dial up; with the code it gave.
+    PeerReset(Option<StreamCode>),
+    /// One direction ended because its receiver took no more bytes, the other one cleanly.
+    HalfStopped,
+    /// The connection that carried the dial is gone.
+    ConnectionLost(ConnectionLost),
+    /// The memory budget was spent while this dial's receiver was stalled.
+    OverBudget,
+}
+
+impl Outcome {
+    /// A short name for metrics and logs.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::SocketFailed(_) => "socket_failed",
+            Self::PeerReset(_) => "peer_reset",
+            Self::HalfStopped => "half_stopped",
+            Self::ConnectionLost(_) => "connection_lost",
+            Self::OverBudget => "over_budget",
+        }
+    }
+
+    /// What went wrong, in words.
+    pub fn error(&self) -> Option<String> {
+        match self {
+            Self::Finished | Self::HalfStopped => None,
+            Self::SocketFailed(error) => Some(error.clone()),
+            Self::PeerReset(code) => Some(format!(
+                "the other end gave the dial up: {}",
+                code.map_or("a code that this version does not know", StreamCode::meaning)
+            )),
+            Self::ConnectionLost(lost) => Some(lost.to_string()),
+            Self::OverBudget => Some(StreamCode::OverBudget.meaning().to_owned()),
+        }
+    }
+}
+
+/// What the relay is given besides stream and socket.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// Bytes that the socket's peer has sent already; they go first.
+    pub early: Bytes,
+    /// Whether the first byte towards the socket waits until its peer has read what was written before, or has sent
+    /// something. A client that reads the answer to CONNECT fails if a byte of the target is read along with it.
+    pub hold_until_read: bool,
+}
+
+/// Relays until both directions have ended, and returns how. What was sent may still be on its way:
+/// [`SendHalf::delivered`](crate::stream::SendHalf::delivered) tells when it has arrived.
+///
+/// # Cancel safety
+/// Dropping the future makes the socket's close a reset. The stream's halves are the caller's: dropping them resets
+/// both directions.
+pub async fn relay<S: Socket>(socket: S, dial: &mut OpenDial, start: Start) -> Outcome {
+    let connection = dial.connection();
+    let mut edge = Edge::new(socket);
+    let (up, down) = {
+        let up = socket_to_stream(&edge, &mut dial.stream.send, start.early);
+        let down = stream_to_socket(&edge, &mut dial.stream.receive, &connection, start.hold_until_read);
+        join(&edge, up, down).await
+    };
+    conclude(&mut edge, dial, up, down).await
+}
+
+/// How the direction from the socket into the stream ended.
+enum Up {
+    Finished,
+    SocketFailed(io::Error),
+    /// The peer wants no more of it.
+    Stopped,
+    Lost(ConnectionLost),
+}
+
+/// How the direction from the stream into the socket ended.
+enum Down {
+    Finished,
+    /// The socket takes no more bytes; the peer was told.
+    SocketClosed(io::Error),
+    Reset(Option<StreamCode>),
+    OverBudget,
+    Lost(ConnectionLost),
+}
+
+/// Waits for both directions, or for one whose end leaves the other nothing to do.
+async fn join<S: Socket>(
+    edge: &Edge<S>,
+    up: impl Future<Output = Up>,
+    down: impl Future<Output = Down>,
+) -> (Option<Up>, Option<Down>) {
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let (mut up_end, mut down_end) = (None, None);
+    loop {
+        tokio::select! {
+            biased;
+            end = &mut up, if up_end.is_none() => up_end = Some(end),
+            end = &mut down, if down_end.is_none() => down_end = Some(end),
+        }
+        edge.down_ended.store(down_end.is_some(), Ordering::Relaxed);
+        let over = match (&up_end, &down_end) {
+            (Some(_), Some(_)) => true,
+            (Some(Up::SocketFailed(_) | Up::Lost(_)), None) => true,
+            (Some(Up::Finished | Up::Stopped), None) => false,
+            (None, Some(Down::Reset(_) | Down::OverBudget | Down::Lost(_))) => true,
+            (None, Some(Down::Finished | Down::SocketClosed(_))) => edge.discarding.load(Ordering::Relaxed),
+            (None, None) => false,
+        };
+        if over {
+            return (up_end, down_end);
+        }
+    }
+}
+
+/// Ends what is still open, and says how the dial ended.
+async fn conclude<S: Socket>(
+    edge: &mut Edge<S>,
+    dial: &mut OpenDial,
+    up: Option<Up>,
+    down: Option<Down>,
+) -> Outcome {
+    match (up, down) {
+        (Some(Up::Lost(lost)), _) | (_, Some(Down::Lost(lost))) => Outcome::ConnectionLost(lost),
+        (_, Some(Down::Reset(code))) => {
+            dial.stream.abort(StreamCode::SocketReset);
+            Outcome::PeerReset(code)
+        }
+        (_, Some(Down::OverBudget)) => {
+            dial.stream.abort(StreamCode::OverBudget);
+            Outcome::OverBudget
+        }
+        (Some(Up::SocketFailed(error)), _) => {
+            dial.stream.receive.stop(StreamCode::SocketReset);
+            dial.stream.send.reset_after_delivery(StreamCode::SocketReset).await;
+            Outcome::SocketFailed(error.to_string())
+        }
+        (Some(Up::Finished), Some(Down::Finished)) => {
+            edge.clean = true;
+            Outcome::Finished
+        }
+        (Some(Up::Finished), Some(Down::SocketClosed(_))) => {
+            edge.clean = true;
+            Outcome::HalfStopped
+        }
+        (_, Some(Down::SocketClosed(error))) => {
+            dial.stream.abort(StreamCode::SocketClosed);
+            Outcome::SocketFailed(error.to_string())
+        }
+        (Some(Up::Stopped) | None, _) | (Some(Up::Finished), None) => {
+            edge.linger().await;
+            Outcome::HalfStopped
+        }
+    }
+}
+
+async fn socket_to_stream<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -> Up {
+    match copy_up(edge, send, early).await {
+        Up::Stopped => {
+            edge.discard().await;
+            Up::Stopped
+        }
+        end => end,
+    }
+}
+
+async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -> Up {
+    if !early.is_empty() {
+        send.acquire(early.len()).await;
+        let chunk = buffer::chunk_of(early, send.credit().clone());
+        if let Some(end) = forward(edge, send, chunk).await {
+            return end;
+        }
+    }
+    let mut size = Size::SMALLEST;
+    loop {
+        // An idle dial waits here, without a buffer and without credit.
+        if let Err(error) = edge.read_ready().await {
+            return Up::SocketFailed(error);
+        }
+        send.acquire(size.bytes()).await;
+        let mut buffer = ReadBuffer::take(size);
+        let read = edge.read_now(&mut buffer).await;
+        send.credit().connection().release(size.bytes() - buffer.filled().len());
+        match read {
+            None => continue,
+            Some(Ok(0)) if edge.reset_seen() => return Up::SocketFailed(io::ErrorKind::ConnectionReset.into()),
+            Some(Ok(0)) => {
+                send.finish();
+                return Up::Finished;
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Up::SocketFailed(error),
+        }
+        edge.heard.store(true, Ordering::Relaxed);
+        size = size.after_read(buffer.filled().len());
+        if let Some(end) = forward(edge, send, buffer.into_chunk(send.credit().clone())).await {
+            return end;
+        }
+    }
+}
+
+/// Sends one chunk. While the stream is blocked, a reset of the socket is looked for, which no read would show.
+async fn forward<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, chunk: Bytes) -> Option<Up> {
+    let mut sent = pin!(send.send_chunk(chunk));
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut sent => return match sent {
+                Ok(()) => None,
+                Err(SendError::Lost(lost)) => Some(Up::Lost(lost)),
+                Err(SendError::Stopped(_) | SendError::Closed) => Some(Up::Stopped),
+            },
+            () = tokio::time::sleep(ABORT_CHECK) => {
+                if edge.lock().is_aborted() {
+                    return Some(Up::SocketFailed(io::ErrorKind::ConnectionReset.into()));
+                }
+            }
+        }
+    }
+}
+
+async fn stream_to_socket<S: Socket>(
+    edge: &Edge<S>,
+    receive: &mut ReceiveHalf,
+    connection: &Shared,
+    hold_until_read: bool,
+) -> Down {
+    let mut hold = hold_until_read;
+    loop {
+        let batch = match receive.read_batch().await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => {
+                return match edge.shutdown().await {
+                    Ok(()) => Down::Finished,
+                    Err(error) => Down::SocketClosed(error),
+                };
+            }
+            Err(error) => return given_up(error),
+        };
+        let bytes = batch.len();
+        let written = write_batch(edge, receive, connection, batch, std::mem::take(&mut hold)).await;
+        if let Err(end) = written {
+            return end;
+        }
+        receive.flow().count_received(bytes);
+        connection.count_received(bytes);
+    }
+}
+
+/// Writes a batch to the socket. While the socket takes nothing the dial counts as stalled, and can be given up.
+async fn write_batch<S: Socket>(
+    edge: &Edge<S>,
+    receive: &mut ReceiveHalf,
+    connection: &Shared,
+    mut batch: Batch,
+    hold: bool,
+) -> Result<(), Down> {
+    let mut write = pin!(async {
+        if hold {
+            edge.peer_has_read().await;
+        }
+        poll_fn(|cx| edge.poll_write(cx, &mut batch)).await
+    });
+    let flow = receive.flow().clone();
+    let written = match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+        Poll::Ready(written) => written,
+        Poll::Pending => {
+            let _stalled = connection.stall(&flow);
+            tokio::select! {
+                biased;
+                written = write => written,
+                error = receive.given_up() => return Err(given_up(error)),
+                () = flow.evicted() => return Err(Down::OverBudget),
+            }
+        }
+    };
+    written.map_err(|error| {
+        edge.write_failed.store(true, Ordering::Relaxed);
+        receive.stop(StreamCode::SocketClosed);
+        Down::SocketClosed(error)
+    })
+}
+
+fn given_up(error: ReceiveError) -> Down {
+    match error {
+        ReceiveError::Reset(code) => Down::Reset(code),
+        ReceiveError::Lost(lost) => Down::Lost(lost),
+        ReceiveError::Closed => Down::Reset(Some(StreamCode::Aborted)),
+    }
+}
+
+/// The socket, shared by the two directions of one task. The lock is never contended and never held over an await.
+struct Edge<S: Socket> {
+    socket: Mutex<S>,
+    /// The socket's peer has sent something.
+    heard: AtomicBool,
+    /// A write has failed: an end of file after it may be a reset whose error the write has taken.
+    write_failed: AtomicBool,
+    /// The peer of the tunnel wants no more bytes; what is read is dropped.
+    discarding: AtomicBool,
+    down_ended: AtomicBool,
+    /// Both directions have ended as their senders wished. Otherwise the close is a reset.
+    clean: bool,
+}
+
+impl<S: Socket> Edge<S> {
+    fn new(socket: S) -> Self {
+        Self {
+            socket: Mutex::new(socket),
+            heard: AtomicBool::new(false),
+            write_failed: AtomicBool::new(false),
+            discarding: AtomicBool::new(false),
+            down_ended: AtomicBool::new(false),
+            clean: false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, S> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_ready(&self) -> io::Result<()> {
+        poll_fn(|cx| self.lock().poll_read_ready(cx)).await
+    }
+
+    /// Reads what is there; `None` if there is nothing yet.
+    async fn read_now(&self, buffer: &mut ReadBuffer) -> Option<io::Result<usize>> {
+        poll_fn(|cx| {
+            let mut space = ReadBuf::new(buffer.space());
+            let read = Pin::new(&mut *self.lock()).poll_read(cx, &mut space);
+            let filled = space.filled().len();
+            buffer.set_filled(filled);
+            Poll::Ready(match read {
+                Poll::Ready(read) => Some(read.map(|()| filled)),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    fn reset_seen(&self) -> bool {
+        self.write_failed.load(Ordering::Relaxed) && self.lock().can_reset()
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
+        let mut socket = self.lock();
+        let mut socket = Pin::new(&mut *socket);
+        while !batch.is_empty() {
+            let mut slices = [IoSlice::new(&[]); Batch::CHUNKS];
+            let filled = batch.slices(&mut slices);
+            let written = ready!(socket.as_mut().poll_write_vectored(cx, &slices[..filled]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            batch.advance(written);
+        }
+        socket.poll_flush(cx)
+    }
+
+    async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut *self.lock()).poll_shutdown(cx)).await
+    }
+
+    /// Waits until the socket's peer has read what was written so far, or has sent something, which tells the same.
+    /// A failed query ends the wait: the write that follows tells more.
+    async fn peer_has_read(&self) {
+        while !self.heard.load(Ordering::Relaxed) && self.lock().unsent_bytes().is_ok_and(|bytes| bytes > 0) {
+            tokio::time::sleep(QUEUE_CHECK).await;
+        }
+    }
+
+    /// Reads and drops what still comes, so that the sender is not blocked before it has taken its own bytes. Ends at
+    /// the end of the socket's bytes, or at once if nothing goes the other way any more.
+    async fn discard(&self) {
+        self.discarding.store(true, Ordering::Relaxed);
+        while !self.down_ended.load(Ordering::Relaxed) && self.read_ready().await.is_ok() {
+            let mut buffer = ReadBuffer::take(Size::SMALLEST);
+            if let Some(Ok(0) | Err(_)) = self.read_now(&mut buffer).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the socket's peer has acknowledged the last byte, so that the reset that follows cannot destroy it.
+    async fn linger(&self) {
+        let deadline = Instant::now() + LINGER;
+        let mut pause = QUEUE_CHECK;
+        while Instant::now() < deadline && self.lock().unsent_bytes().is_ok_and(|bytes| bytes > 0) {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(QUEUE_CHECK_MAX);
+        }
+    }
+}
+
+impl<S: Socket> Drop for Edge<S> {
+    fn drop(&mut self) {
+        if !self.clean {
+            self.lock().reset_on_close();
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Receive windows: how many unread bytes a peer may make us hold, per connection and for the whole process.
+//!
+//! Each stalled dial keeps up to one stream window of its connection's window. So the connection window is raised by
+//! one stream window for each dial that is stalled now: the others always find the window they started with. The
+//! raises of all connections come from one budget; when it is spent, the dial that has been stalled longest is ended.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Raised windows are kept this long after they were last needed, so that a dial that stalls now and then does not
+/// raise and lower them each time.
+const LOWER_AFTER: Duration = Duration::from_secs(2);
+
+/// Largest window of a connection without stalled dials: four bandwidth-delay products of 500 Mbit/s at 100 ms.
+const MAX_BASE: u64 = 32 * 1024 * 1024;
+
+/// Bytes by which all connections of the process may raise their receive windows.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl MemoryBudget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicU64::new(0) })
+    }
+
+    /// The whole budget in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Bytes in use now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn reserve(&self, bytes: u64) -> bool {
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a connection is to do after its windows were looked at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// The new connection receive window in bytes.
+    pub(crate) window: Option<u64>,
+    /// The budget is spent while dials are stalled: end the one that has been stalled longest.
+    pub(crate) evict: bool,
+}
+
+/// The receive window of one connection.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    budget: Arc<MemoryBudget>,
+    stream_window: u64,
+    floor: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    base: u64,
+    current: u64,
+    stalled: u64,
+    needed_at: Instant,
+}
+
+impl Windows {
+    pub(crate) fn new(budget: Arc<MemoryBudget>, stream_window: u64, floor: u64, now: Instant) -> Self {
+        let state = State { base: floor, current: floor, stalled: 0, needed_at: now };
+        Self { budget, stream_window, floor, state: Mutex::new(state) }
+    }
+
+    /// A dial's receiver takes no bytes. Returns the raised window, if it had to be raised.
+    pub(crate) fn stall(&self, now: Instant) -> Change {
+        let mut state = self.lock();
+        state.stalled += 1;
+        self.raise(&mut state, now)
+    }
+
+    /// A stalled dial goes on, or has ended.
+    pub(crate) fn resume(&self, now: Instant) {
+        let mut state = self.lock();
+        if state.current <= self.wanted(&state) {
+            state.needed_at = now;
+        }
+        state.stalled = state.stalled.saturating_sub(1);
+    }
+
+    /// Adapts the window to a path that delivered `bytes_per_second` at a round trip of `rtt`, and lowers what has
+    /// not been needed for a while. Called about once a second.
+    pub(crate) fn sample(&self, bytes_per_second: u64, rtt: Duration, now: Instant) -> Change {
+        let mut state = self.lock();
+        let four_bdp = (bytes_per_second as f64 * rtt.as_secs_f64() * 4.0) as u64;
+        if four_bdp > state.base {
+            state.base = (state.base * 2).min(MAX_BASE.max(self.floor));
+        } else if four_bdp == 0 {
+            state.base = self.floor;
+        }
+        let wanted = self.wanted(&state);
+        if wanted >= state.current {
+            return self.raise(&mut state, now);
+        }
+        if now.duration_since(state.needed_at) < LOWER_AFTER {
+            return Change::default();
+        }
+        self.budget.release(state.current - wanted);
+        state.current = wanted;
+        Change { window: Some(wanted), evict: false }
+    }
+
+    /// Dials that are stalled now.
+    pub(crate) fn stalled(&self) -> u64 {
+        self.lock().stalled
+    }
+
+    fn raise(&self, state: &mut State, now: Instant) -> Change {
+        state.needed_at = now;
+        let wanted = self.wanted(state);
+        if wanted <= state.current {
+            return Change::default();
+        }
+        if !self.budget.reserve(wanted - state.current) {
+            return Change { window: None, evict: state.stalled > 0 };
+        }
+        state.current = wanted;
+        Change { window: Some(wanted), evict: false }
+    }
+
+    fn wanted(&self, state: &State) -> u64 {
+        state.base + state.stalled * self.stream_window
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Windows {
+    fn drop(&mut self) {
+        let raised = self.lock().current - self.floor;
+        self.budget.release(raised);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: u64 = 1000;
+    const FLOOR: u64 = 4000;
+
+    #[test]
+    fn each_stalled_dial_raises_the_window_by_one_stream_window() {
+        let now = Instant::now();
+        let windows = Windows::new(MemoryBudget::new(10_000), STREAM, FLOOR, now);
+        assert_eq!(windows.stall(now).window, Some(FLOOR + STREAM));
+        assert_eq!(windows.stall(now).window, Some(FLOOR + 2 * STREAM));
+        windows.resume(now);
+        assert_eq!(windows.stall(now), Change::default(), "the window was raised before");
+    }
+
+    #[test]
+    fn the_window_is_lowered_when_it_was_not_needed_for_a_while() {
+        let now = Instant::now();
+        let budget = MemoryBudget::new(10_000);
+        let windows = Windows::new(budget.clone(), STREAM, FLOOR, now);
+        windows.stall(now);
+        windows.resume(now);
+        assert_eq!(windows.sample(1, Duration::ZERO, now), Change::default());
+        assert_eq!(windows.sample(1, Duration::ZERO, now + LOWER_AFTER).window, Some(FLOOR));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_fast_long_path_grows_the_window() {
+        let now = Instant::now();
+        let windows = Windows::new(MemoryBudget::new(100_000_000), STREAM, FLOOR, now);
+        assert_eq!(windows.sample(1_000_000, Duration::from_millis(100), now).window, Some(2 * FLOOR));
+        assert_eq!(windows.sample(1_000_000, Duration::from_millis(1), now), Change::default());
+    }
+
+    #[test]
+    fn a_spent_budget_ends_the_longest_stalled_dial_and_comes_back_with_the_connection() {
+        let now = Instant::now();
+        let budget = MemoryBudget::new(STREAM);
+        let windows = Windows::new(budget.clone(), STREAM, FLOOR, now);
+        assert!(!windows.stall(now).evict);
+        assert!(windows.stall(now).evict);
+        assert_eq!(budget.used(), STREAM);
+        drop(windows);
+        assert_eq!(budget.used(), 0);
+    }
+}
