@@ -6,13 +6,24 @@ use bytes::BytesMut;
 use konnectivity_transport::wire::codec::{self, DecodeError};
 use prost::Message;
 
-/// Reads `bytes` as a sequence of messages and checks that
+/// A limit that the fuzzer comes to with messages of the size it likes.
+const SMALL_LIMIT: usize = 24;
+
+/// Reads `bytes` as a sequence of messages, with this limit and with a small one, and checks that
 /// - they mean the same when they come in pieces,
 /// - what was read can be written again, no larger, and reads back equal,
 /// - what was written is the one way to write it.
 ///
 /// Returns the messages, for what a target wants to check besides.
 pub fn check_messages<M>(bytes: &[u8], max: usize) -> Vec<M>
+where
+    M: Message + Default + PartialEq + Debug,
+{
+    check_with_limit::<M>(bytes, SMALL_LIMIT);
+    check_with_limit::<M>(bytes, max)
+}
+
+fn check_with_limit<M>(bytes: &[u8], max: usize) -> Vec<M>
 where
     M: Message + Default + PartialEq + Debug,
 {
