@@ -18,20 +18,25 @@ fi
 max_len=70000
 
 # What cargo-fuzz would pass, without the sanitizer that only nightly has. `--target` keeps the flags away from build
-# scripts and procedural macros, which could not be linked with them.
+# scripts and procedural macros, which could not be linked with them. Comparisons of strings stay calls, which libFuzzer
+# watches to learn what the code compares its input with.
 host=$(rustc -vV | sed -n 's/^host: //p')
 folder=$PWD/target/fuzz
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
 -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
--Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
+-Cllvm-args=-max-loads-per-memcmp=0"
 cargo build --release --manifest-path transport/fuzz/Cargo.toml --target "$host" --target-dir "$folder" --bins
 
 for target in "${targets[@]}"; do
-    corpus=$folder/corpus/$target artifacts=$folder/artifacts/$target log=$folder/$target.log
-    mkdir -p "$corpus" "$artifacts"
+    [[ -f transport/fuzz/fuzz_targets/$target.rs ]] || { echo "fuzz.sh: there is no target '$target'" >&2; exit 2; }
     program=$folder/$host/release/$target
-    if ! "$program" "$corpus" "transport/fuzz/seeds/$target" -max_len=$max_len -max_total_time="$seconds" -timeout=10 \
-        -rss_limit_mb=1024 -artifact_prefix="$artifacts/" -print_final_stats=1 >"$log" 2>&1; then
+    artifacts=$folder/artifacts/$target log=$folder/$target.log
+    corpora=("$folder/corpus/$target")
+    [[ -d transport/fuzz/seeds/$target ]] && corpora+=("transport/fuzz/seeds/$target")
+    mkdir -p "${corpora[0]}" "$artifacts"
+    if ! "$program" "${corpora[@]}" -max_len=$max_len -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
+        -artifact_prefix="$artifacts/" -print_final_stats=1 >"$log" 2>&1; then
         tail -n 60 "$log" >&2
         echo "fuzz.sh: $target FAILED; the input is in $artifacts, run it again with: $program <input>" >&2
         exit 1

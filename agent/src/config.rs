@@ -1,9 +1,23 @@
-//! What the options mean: settings that cannot be wrong.
+//! What the options mean: settings that cannot be wrong. All problems are found before any is reported, and before
+//! anything is bound.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use konnectivity_process::{listen::Listen, logging::Logging};
+use konnectivity_process::{
+    check,
+    exit::Exit,
+    layers::{self, Loaded, Settings},
+    listen::Listen,
+    logging::Logging,
+    problems::{Effective, Problems},
+};
 use konnectivity_transport::{id::AgentId, identifier::Identifiers, settings::QuicSettings};
+use uuid::Uuid;
+
+use crate::options::Options;
+
+/// Ports that the reference's agent takes.
+const PORTS: RangeInclusive<i64> = 1..=65_535;
 
 /// Everything the agent is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +46,8 @@ pub struct Config {
     pub quic: QuicSettings,
     /// What is logged.
     pub logging: Logging,
+    /// All settings as text, for the log.
+    pub effective: Effective,
 }
 
 /// Where the servers are: one name and port for all of them.
@@ -71,3 +87,128 @@ pub struct Reconnect {
     /// Whether to look for more servers when all known ones are connected.
     pub forever: bool,
 }
+
+impl Config {
+    /// Reads flags (the first argument is the program's name), the file they name, and the environment.
+    ///
+    /// # Errors
+    /// [`Exit`]: a text that was asked for, or all problems.
+    pub fn load(
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Exit> {
+        let Loaded { options, problems } = layers::load::<Options>(arguments, environment)?;
+        Self::check(&options, problems)
+            .map_err(|problems| Exit::Refused(format!("failed to validate {} options with {problems}", Options::ROLE)))
+    }
+
+    /// What the options mean.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, and what was found before.
+    pub fn check(options: &Options, mut problems: Problems) -> Result<Self, Problems> {
+        match Self::build(options, &mut problems) {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+
+    /// Makes every check before the first result is looked at.
+    fn build(options: &Options, problems: &mut Problems) -> Option<Self> {
+        let agent_id = agent_id(&options.agent_id, problems);
+        let identifiers = identifiers(&options.agent_identifiers, problems);
+        let server = server(options, problems);
+        let tls = tls(options, problems);
+        let reconnect = reconnect(options, problems);
+        let dial_timeout = check::positive_duration(problems, "dial-timeout", options.dial_timeout);
+        let graceful_shutdown_timeout =
+            check::duration(problems, "graceful-shutdown-timeout", options.graceful_shutdown_timeout);
+        let health_host = ("health-server-host", options.health_server_host.as_str());
+        let health = listen(problems, health_host, ("health-server-port", options.health_server_port));
+        let admin_host = ("admin-bind-address", options.admin_bind_address.as_str());
+        let admin = listen(problems, admin_host, ("admin-server-port", options.admin_server_port));
+        let quic = options.quic.settings(problems);
+        let logging = Logging::check(problems, &options.log_level, &options.log_format);
+
+        let agent_id = agent_id?;
+        let mut effective = problems.effective().clone();
+        effective.set("agent-id", agent_id.to_string(), effective.origin("agent-id"));
+        Some(Self {
+            agent_id,
+            identifiers: identifiers?,
+            identifiers_query: options.agent_identifiers.clone(),
+            server: server?,
+            tls: tls?,
+            reconnect: reconnect?,
+            dial_timeout: dial_timeout?,
+            graceful_shutdown_timeout: graceful_shutdown_timeout?,
+            health: health?,
+            admin: admin?,
+            quic,
+            logging: logging?,
+            effective,
+        })
+    }
+}
+
+fn listen(problems: &mut Problems, host: (&str, &str), port: (&'static str, i64)) -> Option<Listen> {
+    let number = check::port(problems, port.0, port.1, PORTS);
+    check::listen(problems, host, port.0, number)
+}
+
+/// A random id when none was given: two agents must not have the same by mistake.
+fn agent_id(id: &str, problems: &mut Problems) -> Option<AgentId> {
+    let id = if id.is_empty() { Uuid::new_v4().to_string() } else { id.to_owned() };
+    match AgentId::new(id) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            problems.add("agent-id", error, "set it to the node's name, for instance");
+            None
+        }
+    }
+}
+
+fn identifiers(query: &str, problems: &mut Problems) -> Option<Identifiers> {
+    match Identifiers::parse_strict(query) {
+        Ok(identifiers) => Some(identifiers),
+        Err(error) => {
+            problems.add("agent-identifiers", error, "set it as in host=node-1&ipv4=10.0.0.7");
+            None
+        }
+    }
+}
+
+fn server(options: &Options, problems: &mut Problems) -> Option<ServerAddress> {
+    let host = options.proxy_server_host.as_str();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        problems.add("proxy-server-host", "is not the name or address of a host", "set it to where the servers are");
+    }
+    let port = check::port(problems, "proxy-server-port", options.proxy_server_port, PORTS)?;
+    Some(ServerAddress { host: host.to_owned(), port })
+}
+
+fn tls(options: &Options, problems: &mut Problems) -> Option<Tls> {
+    let reason = "the agent must know whose servers to trust";
+    let ca = check::required_file(problems, "ca-cert", &options.ca_cert, reason);
+    check::pair(problems, ("agent-cert", &options.agent_cert), ("agent-key", &options.agent_key));
+    let certificate = check::file(problems, "agent-cert", &options.agent_cert);
+    let key = check::file(problems, "agent-key", &options.agent_key);
+    let identity = certificate.zip(key).map(|(certificate, key)| Identity { certificate, key });
+    Some(Tls { ca: ca?, identity })
+}
+
+fn reconnect(options: &Options, problems: &mut Problems) -> Option<Reconnect> {
+    let interval = check::positive_duration(problems, "sync-interval", options.sync_interval);
+    let interval_cap = check::positive_duration(problems, "sync-interval-cap", options.sync_interval_cap);
+    check::duration(problems, "probe-interval", options.probe_interval);
+    let reconnect = Reconnect { interval: interval?, interval_cap: interval_cap?, forever: options.sync_forever };
+    if reconnect.interval > reconnect.interval_cap {
+        let reason = format!("is more than sync-interval-cap, {}", options.sync_interval_cap);
+        problems.add("sync-interval", reason, "lower it, or raise --sync-interval-cap");
+    }
+    Some(reconnect)
+}
+
+#[cfg(test)]
+mod tests;

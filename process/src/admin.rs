@@ -45,6 +45,30 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     response
 }
 
+/// A good reply of another type than plain text.
+pub fn with_type(body: impl Into<Bytes>, kind: &'static str) -> Response {
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+/// A readiness reply made of checks: name, whether it passed, and what to say if not. With `verbose` in the query all
+/// of them are listed, as in the reference; otherwise the first that failed is named, with status `failed`.
+pub fn readiness(checks: &[(&str, bool, &str)], query: Option<&str>, failed: StatusCode) -> Response {
+    let first_failed = checks.iter().find(|(_, passed, _)| !passed);
+    let status = if first_failed.is_none() { StatusCode::OK } else { failed };
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
+    if !verbose {
+        return text(status, first_failed.map_or("ok", |(_, _, reason)| *reason).to_owned());
+    }
+    let mut body = String::from("[+]ping ok\n");
+    for (name, passed, reason) in checks {
+        body += &if *passed { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: {reason}\n") };
+    }
+    body += if first_failed.is_none() { "check passed\n" } else { "check failed\n" };
+    text(status, body)
+}
+
 /// The reply to a path that nobody knows, in Go's words.
 pub fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
@@ -130,3 +154,6 @@ where
         debug!(%error, "a connection for health or metrics ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

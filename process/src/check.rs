@@ -86,6 +86,17 @@ pub fn port(problems: &mut Problems, setting: &str, port: i64, range: RangeInclu
     None
 }
 
+/// A number of a range, as the type that the setting needs.
+pub fn number<T: TryFrom<i64>>(problems: &mut Problems, setting: &str, value: i64, range: RangeInclusive<i64>) -> Option<T> {
+    if range.contains(&value)
+        && let Ok(number) = T::try_from(value)
+    {
+        return Some(number);
+    }
+    problems.add(setting, "is out of range", format_args!("set it to {} up to {}", range.start(), range.end()));
+    None
+}
+
 /// Where to listen: an address or a name of this machine; empty for all interfaces, IPv4 and IPv6.
 pub fn listen(problems: &mut Problems, host: (&str, &str), port_setting: &'static str, port: Option<u16>) -> Option<Listen> {
     let (host_setting, host) = host;
@@ -143,4 +154,110 @@ pub fn positive_duration(problems: &mut Problems, setting: &str, duration: GoDur
 /// A setting's name as words: `server-port` is the server port.
 fn spoken(setting: &str) -> String {
     setting.replace('-', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// What a check returns, and the one problem it finds; `""` for none.
+    fn checked<T>(check: impl FnOnce(&mut Problems) -> T) -> (T, String) {
+        let mut problems = Problems::default();
+        let result = check(&mut problems);
+        assert!(problems.found().len() < 2, "{problems}");
+        let found = problems.found().first();
+        (result, found.map(|problem| format!("{}: {}", problem.setting, problem.reason)).unwrap_or_default())
+    }
+
+    #[test]
+    fn ports() {
+        let of_server = |number| checked(|problems| port(problems, "admin-port", number, REGISTERED_PORTS));
+        assert_eq!(of_server(1024), (Some(1024), String::new()));
+        assert_eq!(of_server(49_151), (Some(49_151), String::new()));
+        let reserved = "admin-port: please do not try to use reserved port 1023 for the admin port";
+        assert_eq!(of_server(1023), (None, reserved.to_owned()));
+        let ephemeral = "admin-port: please do not try to use ephemeral port 49152 for the admin port";
+        assert_eq!(of_server(49_152), (None, ephemeral.to_owned()));
+        let of_agent = |number| checked(|problems| port(problems, "x-port", number, 1..=65_535));
+        assert_eq!(of_agent(65_535), (Some(65_535), String::new()));
+        assert_eq!(of_agent(0), (None, "x-port: x port 0 must be greater than 0".to_owned()));
+        assert_eq!(of_agent(65_536), (None, "x-port: x port 65536 is more than a port can be".to_owned()));
+    }
+
+    #[test]
+    fn files() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("a.pem");
+        let text = path.to_str().unwrap();
+        let look = |path: &str| checked(|problems| file(problems, "ca-cert", path));
+        assert_eq!(look(""), (None, String::new()));
+        assert!(look(text).1.starts_with("ca-cert: cannot read the file: No such file"));
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(look(text), (Some(path.clone()), String::new()));
+        assert!(look(folder.path().to_str().unwrap()).1.contains("is a directory"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+        // Root reads everything.
+        if File::open(&path).is_err() {
+            assert!(look(text).1.contains("ermission denied"));
+        }
+        let required = checked(|problems| required_file(problems, "ca-cert", "", "it is needed"));
+        assert_eq!(required, (None, "ca-cert: ca cert must be set: it is needed".to_owned()));
+    }
+
+    #[test]
+    fn pairs() {
+        let look = |certificate, key| checked(|problems| pair(problems, ("a-cert", certificate), ("a-key", key))).1;
+        assert_eq!(look("", ""), "");
+        assert_eq!(look("x", "y"), "");
+        assert_eq!(look("x", ""), "a-cert: cannot have a key empty when a cert is set");
+        assert_eq!(look("", "y"), "a-key: cannot have a cert empty when a key is set");
+    }
+
+    #[test]
+    fn addresses() {
+        let look = |host: &str| checked(|problems| listen(problems, ("a-host", host), "a-port", Some(80)));
+        let addresses = |host: &str| {
+            let (listen, problem) = look(host);
+            assert_eq!(problem, "", "{host}");
+            let listen = listen.unwrap();
+            (listen.to_string(), listen.all_interfaces)
+        };
+        assert_eq!(addresses(""), ("[::]:80, 0.0.0.0:80".into(), true));
+        assert_eq!(addresses("::"), ("[::]:80, 0.0.0.0:80".into(), true), "as Go's listener takes both");
+        assert_eq!(addresses("0.0.0.0"), ("0.0.0.0:80".into(), false));
+        assert_eq!(addresses("127.0.0.1"), ("127.0.0.1:80".into(), false));
+        assert_eq!(addresses("::1"), ("[::1]:80".into(), false));
+        assert_eq!(addresses("[::1]"), ("[::1]:80".into(), false));
+        assert!(addresses("localhost").0.contains("127.0.0.1:80"));
+        for host in ["127.0.0.1:80", "not a host", "no-such-host.invalid"] {
+            let (listen, problem) = look(host);
+            assert_eq!(listen, None);
+            assert!(problem.starts_with("a-host: is neither an IP address nor a name that has one: "), "{problem}");
+        }
+        let without_port = checked(|problems| listen(problems, ("a-host", ""), "a-port", None));
+        assert_eq!(without_port, (None, String::new()));
+    }
+
+    #[test]
+    fn durations() {
+        let any = |text: &str| checked(|problems| duration(problems, "a-wait", text.parse().unwrap()));
+        assert_eq!(any("0"), (Some(Duration::ZERO), String::new()));
+        assert_eq!(any("-1s"), (None, "a-wait: a wait -1s must not be negative".into()));
+        let positive = |text: &str| checked(|problems| positive_duration(problems, "a-wait", text.parse().unwrap()));
+        assert_eq!(positive("1s"), (Some(Duration::from_secs(1)), String::new()));
+        for text in ["0s", "-1s"] {
+            assert_eq!(positive(text), (None, format!("a-wait: a wait {text} must be greater than 0")));
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        let look = |value| checked(|problems| number::<u8>(problems, "a", value, 1..=1000));
+        assert_eq!(look(1), (Some(1), String::new()));
+        assert_eq!(look(0).0, None);
+        assert_eq!(look(1001).1, "a: is out of range");
+        assert_eq!(look(256).1, "a: is out of range", "the type cannot hold it");
+    }
 }

@@ -40,3 +40,8 @@ impl From<clap::Error> for Exit {
         }
     }
 }
+
+/// A failure at the start, with its causes in one line.
+pub fn failure(error: &anyhow::Error) -> Exit {
+    Exit::Refused(format!("{error:#}"))
+}

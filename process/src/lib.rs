@@ -12,6 +12,8 @@
 pub mod admin;
 pub mod byte_size;
 pub mod check;
+pub mod connections;
+pub mod dial_record;
 pub mod duration;
 pub mod exit;
 pub mod flag;
@@ -19,7 +21,11 @@ pub mod layers;
 pub mod list;
 pub mod listen;
 pub mod logging;
+pub mod metrics;
 pub mod problems;
 pub mod quic;
 pub mod signals;
 pub mod version;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

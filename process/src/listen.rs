@@ -109,3 +109,51 @@ pub fn is_missing_family(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(addresses: &[SocketAddr], all_interfaces: bool) -> Listen {
+        Listen { setting: "health-port", addresses: addresses.to_vec(), all_interfaces }
+    }
+
+    #[test]
+    fn both_families_have_the_same_port() {
+        let any = listen(&[SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))], false).bind_tcp().unwrap();
+        let port = any[0].local_addr().unwrap().port();
+        drop(any);
+        let addresses = ALL_INTERFACES.map(|ip| SocketAddr::new(ip, port));
+        let listeners = listen(&addresses, true).bind_tcp().unwrap();
+        let bound: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        // A machine without IPv6 has the second only.
+        assert!(bound.iter().eq(&addresses) || bound.iter().eq(&addresses[1..]), "{bound:?}");
+        std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        if bound.len() == 2 {
+            std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_names_setting_and_port() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = listen(&[address], false).bind_tcp().unwrap_err();
+        let port = address.port();
+        let expected = format!(
+            "cannot listen on {address} for --health-port; stop the program that has port {port} (`ss -lntup` shows it), \
+             or set --health-port to a free port"
+        );
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_address_of_another_machine() {
+        // RFC 5737 keeps it for documentation.
+        let error = listen(&["192.0.2.1:8092".parse().unwrap()], false).bind_tcp().unwrap_err();
+        assert!(error.to_string().contains("this machine has no address 192.0.2.1"), "{error}");
+        let error = listen(&["192.0.2.1:8092".parse().unwrap()], true).bind_tcp().unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrNotAvailable, "not one family is left");
+    }
+}

@@ -81,3 +81,56 @@ where
         Format::Json => Box::new(builder.json().flatten_event(true).finish()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: Format, filter: &str) -> String {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let filter = EnvFilter::builder().parse(filter).unwrap();
+        tracing::subscriber::with_default(subscriber(format, filter, false, move || writer.clone()), || {
+            tracing::info!(target: "a_part", dial_id = 7, "hello");
+            tracing::debug!(target: "a_part", "details");
+        });
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn text_and_json() {
+        let text = logged(Format::Text, "info");
+        assert!(text.ends_with("INFO a_part: hello dial_id=7\n"), "{text}");
+        let json = logged(Format::Json, "info");
+        assert!(json.contains("\"level\":\"INFO\",\"message\":\"hello\",\"dial_id\":7,\"target\":\"a_part\"}"), "{json}");
+        assert_eq!(json.lines().count(), 1);
+        assert_eq!(logged(Format::Text, "warn,a_part=debug").lines().count(), 2);
+    }
+
+    #[test]
+    fn levels_and_expressions() {
+        for filter in ["error", "warn", "info", "debug", "trace", "off", "INFO", "info,a_part=debug", "[dial{dial_id=7}]=trace"] {
+            assert_eq!(check_filter(filter), Ok(()), "{filter}");
+        }
+        assert_eq!(check_filter("verbose"), Err("\"verbose\" is not a level".to_owned()));
+        assert_eq!(check_filter("a_part=debug,inf"), Err("\"inf\" is not a level".to_owned()));
+        assert_eq!(check_filter(" "), Err("is empty".to_owned()));
+        assert!(check_filter("a_part=loud").is_err());
+    }
+}

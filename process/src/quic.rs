@@ -1,5 +1,7 @@
 //! The settings of QUIC: the same in both programs, in the file's table `[quic]`.
 
+use std::ops::RangeInclusive;
+
 use clap::{ArgAction, Args};
 use konnectivity_transport::settings::QuicSettings;
 use serde::{Deserialize, Serialize};
@@ -8,14 +10,15 @@ use crate::{byte_size::ByteSize, check, duration::GoDuration, flag, problems::Pr
 
 /// More than any of the windows and buffers can use, and small enough for sums of them: 1 TiB.
 const MOST_BYTES: u64 = 1 << 40;
-/// A stream's window must hold what one read takes from a socket.
-const LEAST_STREAM_WINDOW: u64 = 64 * 1024;
+/// Half of what the kernel can double and still count in 31 bits (socket(7), SO_RCVBUF).
+const MOST_BUFFER_BYTES: u64 = 1 << 30;
+/// Windows and buffers must hold what one read takes from a socket.
+const LEAST_BYTES: u64 = 64 * 1024;
 /// QUIC allows 2^60 streams; a million dials of one agent are more than it has ports.
 const MOST_DIALS: i64 = 1_000_000;
-/// Payload that every QUIC path must carry (RFC 9000, section 14).
-const LEAST_UDP_PAYLOAD: i64 = 1_200;
-/// Largest UDP payload that a peer can say it takes (RFC 9000, section 18.2).
-const MOST_UDP_PAYLOAD: i64 = 65_527;
+/// UDP payloads from what every QUIC path must carry (RFC 9000, section 14) to what a peer can say it takes
+/// (section 18.2).
+const UDP_PAYLOADS: RangeInclusive<i64> = 1_200..=65_527;
 
 /// How QUIC connections behave; as typed. The defaults, and their reasons, are those of [`QuicSettings`].
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -89,25 +92,21 @@ impl QuicOptions {
             problems.add("quic-keep-alive-interval", reason, "set it to a third of the idle timeout, as the defaults are");
         }
         self.windows(&mut settings, problems);
-        settings.max_dials = in_range(problems, "quic-max-dials", self.max_dials, 1, MOST_DIALS, settings.max_dials);
-        settings.max_udp_payload = in_range(
-            problems,
-            "quic-max-udp-payload",
-            self.max_udp_payload,
-            LEAST_UDP_PAYLOAD,
-            MOST_UDP_PAYLOAD,
-            settings.max_udp_payload,
-        );
+        if let Some(dials) = check::number(problems, "quic-max-dials", self.max_dials, 1..=MOST_DIALS) {
+            settings.max_dials = dials;
+        }
+        if let Some(bytes) = check::number(problems, "quic-max-udp-payload", self.max_udp_payload, UDP_PAYLOADS) {
+            settings.max_udp_payload = bytes;
+        }
         settings.segmentation_offload = self.segmentation_offload;
         settings
     }
 
     fn windows(&self, settings: &mut QuicSettings, problems: &mut Problems) {
-        let stream = size(problems, "quic-stream-receive-window", self.stream_receive_window, LEAST_STREAM_WINDOW);
-        let connection = size(problems, "quic-connection-receive-window", self.connection_receive_window, LEAST_STREAM_WINDOW);
-        let budget = size(problems, "quic-memory-budget", self.memory_budget, LEAST_STREAM_WINDOW);
-        // The kernel counts socket buffers in 31 bits.
-        let buffer = size(problems, "quic-udp-buffer-bytes", self.udp_buffer_bytes, LEAST_STREAM_WINDOW);
+        let stream = size(problems, "quic-stream-receive-window", self.stream_receive_window, MOST_BYTES);
+        let connection = size(problems, "quic-connection-receive-window", self.connection_receive_window, MOST_BYTES);
+        let budget = size(problems, "quic-memory-budget", self.memory_budget, MOST_BYTES);
+        let buffer = size(problems, "quic-udp-buffer-bytes", self.udp_buffer_bytes, MOST_BUFFER_BYTES);
         if let (Some(stream), Some(connection), Some(budget)) = (stream, connection, budget) {
             for (setting, bytes) in [("quic-connection-receive-window", connection), ("quic-memory-budget", budget)] {
                 if bytes < stream {
@@ -125,22 +124,83 @@ impl QuicOptions {
     }
 }
 
-/// The number as the setting's type, or the default and a problem.
-fn in_range<T: TryFrom<i64>>(problems: &mut Problems, setting: &str, value: i64, least: i64, most: i64, default: T) -> T {
-    match T::try_from(value) {
-        Ok(number) if (least..=most).contains(&value) => number,
-        _ => {
-            problems.add(setting, "is out of range", format!("set it to {least} up to {most}"));
-            default
-        }
-    }
-}
-
-/// The bytes when they are in the range that all sizes have.
-fn size(problems: &mut Problems, setting: &str, size: ByteSize, least: u64) -> Option<u64> {
-    if (least..=MOST_BYTES).contains(&size.0) {
+/// The bytes when they are in a range that all sizes begin and most of them end.
+fn size(problems: &mut Problems, setting: &str, size: ByteSize, most: u64) -> Option<u64> {
+    if (LEAST_BYTES..=most).contains(&size.0) {
         return Some(size.0);
     }
-    problems.add(setting, "is out of range", format!("set it to {} up to {}", ByteSize(least), ByteSize(MOST_BYTES)));
+    let remedy = format!("set it to {} up to {}", ByteSize(LEAST_BYTES), ByteSize(most));
+    problems.add(setting, "is out of range", remedy);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn check(flags: &[&str]) -> (QuicSettings, Vec<String>) {
+        let command = QuicOptions::augment_args(clap::Command::new("test"));
+        let matches = command.get_matches_from(std::iter::once(&"test").chain(flags));
+        let mut problems = Problems::default();
+        let settings = QuicOptions::from_arg_matches(&matches).unwrap().settings(&mut problems);
+        (settings, problems.found().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_transport() {
+        assert_eq!(check(&[]), (QuicSettings::default(), Vec::new()));
+    }
+
+    #[test]
+    fn every_flag_counts() {
+        let (settings, problems) = check(&[
+            "--quic-keep-alive-interval=1s",
+            "--quic-idle-timeout=2s",
+            "--quic-stream-receive-window=64KiB",
+            "--quic-connection-receive-window=131072",
+            "--quic-memory-budget=1GiB",
+            "--quic-max-dials=7",
+            "--quic-udp-buffer-bytes=1MiB",
+            "--quic-segmentation-offload=false",
+            "--quic-max-udp-payload=1200",
+        ]);
+        let expected = QuicSettings {
+            keep_alive_interval: std::time::Duration::from_secs(1),
+            idle_timeout: std::time::Duration::from_secs(2),
+            stream_receive_window: 65_536,
+            connection_receive_window: 131_072,
+            memory_budget: 1 << 30,
+            max_dials: 7,
+            udp_buffer_bytes: 1 << 20,
+            segmentation_offload: false,
+            max_udp_payload: 1200,
+        };
+        assert_eq!((settings, problems), (expected, Vec::new()));
+    }
+
+    #[test]
+    fn each_problem() {
+        for (flag, expected) in [
+            ("--quic-keep-alive-interval=0", "quic keep alive interval 0s must be greater than 0"),
+            ("--quic-keep-alive-interval=30s", "is not below quic-idle-timeout, 30s"),
+            ("--quic-idle-timeout=-1s", "quic idle timeout -1s must be greater than 0"),
+            ("--quic-stream-receive-window=1", "is out of range; set it to 64KiB up to 1TiB"),
+            ("--quic-connection-receive-window=2TiB", "is out of range; set it to 64KiB up to 1TiB"),
+            ("--quic-connection-receive-window=1MiB", "is below quic-stream-receive-window, 2560KiB"),
+            ("--quic-memory-budget=1MiB", "is below quic-stream-receive-window, 2560KiB"),
+            ("--quic-memory-budget=0", "is out of range; set it to 64KiB up to 1TiB"),
+            ("--quic-max-dials=0", "is out of range; set it to 1 up to 1000000"),
+            ("--quic-max-dials=1000001", "is out of range; set it to 1 up to 1000000"),
+            ("--quic-udp-buffer-bytes=2GiB", "is out of range; set it to 64KiB up to 1GiB"),
+            ("--quic-max-udp-payload=1199", "is out of range; set it to 1200 up to 65527"),
+            ("--quic-max-udp-payload=65528", "is out of range; set it to 1200 up to 65527"),
+        ] {
+            let (_, problems) = check(&[flag]);
+            assert_eq!(problems.len(), 1, "{flag}: {problems:?}");
+            let setting = flag.split_once('=').unwrap().0.trim_start_matches("--");
+            assert!(problems[0].starts_with(setting) && problems[0].contains(expected), "{flag}: {problems:?}");
+        }
+    }
 }

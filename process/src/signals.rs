@@ -57,3 +57,29 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{self, Command};
+
+    use super::*;
+
+    fn raise(signal: &str) {
+        let killed = Command::new("kill").args(["-s", signal, &process::id().to_string()]).status();
+        assert!(killed.unwrap().success());
+    }
+
+    // One test only: signals are for the whole process. It is safe beside others because the handlers stay.
+    #[tokio::test]
+    async fn the_first_drains_and_the_second_stops() {
+        let stopping = Stopping::default();
+        let forward = tokio::spawn(Signals::catch().unwrap().forward(stopping.clone()));
+        assert!(!stopping.drain.is_cancelled());
+        raise("TERM");
+        stopping.drain.cancelled().await;
+        assert!(!stopping.stop.is_cancelled());
+        raise("INT");
+        stopping.stop.cancelled().await;
+        forward.await.unwrap();
+    }
+}

@@ -1,9 +1,34 @@
-//! What the options mean: settings that cannot be wrong.
+//! What the options mean: settings that cannot be wrong. All problems are found before any is reported, and before
+//! anything is bound.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    num::NonZeroUsize,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
-use konnectivity_process::{listen::Listen, logging::Logging};
+use konnectivity_process::{
+    check::{self, REGISTERED_PORTS},
+    exit::Exit,
+    layers::{self, Loaded, Settings},
+    listen::Listen,
+    logging::Logging,
+    problems::{Effective, Problems},
+};
 use konnectivity_transport::{id::ServerId, settings::QuicSettings};
+use uuid::Uuid;
+
+use crate::{options::Options, strategy::Strategy};
+
+/// Most servers that agents are told of; each means a connection of every agent.
+const MOST_SERVERS: i64 = 1_000;
+/// Most threads; more than any machine has cores.
+const MOST_THREADS: i64 = 1_024;
+/// Longest path that a socket's address holds with the zero behind it: 108 bytes (unix(7)).
+const MOST_SOCKET_PATH: usize = 107;
 
 /// Everything the server is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,8 +37,8 @@ pub struct Config {
     pub server_id: ServerId,
     /// How many servers there are, as agents are told.
     pub server_count: u32,
-    /// Names of the rules that pick a backend, the first that knows one wins. Never empty.
-    pub strategies: Vec<String>,
+    /// The rules that pick a backend, in order: the first that knows one wins. Never empty.
+    pub strategies: Vec<Strategy>,
     /// Where clients dial.
     pub frontend: Frontend,
     /// Where agents connect, and who may.
@@ -26,12 +51,14 @@ pub struct Config {
     pub graceful_shutdown_timeout: Duration,
     /// How long a dial may take until the target is connected; `None`: as long as the agent allows.
     pub backend_dial_timeout: Option<Duration>,
-    /// Threads that carry traffic, at least one.
-    pub worker_threads: usize,
+    /// Threads that carry traffic.
+    pub worker_threads: NonZeroUsize,
     /// How QUIC connections behave.
     pub quic: QuicSettings,
     /// What is logged.
     pub logging: Logging,
+    /// All settings as text, for the log.
+    pub effective: Effective,
 }
 
 /// Where clients dial, over HTTP CONNECT.
@@ -81,3 +108,242 @@ pub struct Agents {
     /// from `key`.
     pub endpoint_key_file: Option<PathBuf>,
 }
+
+impl Config {
+    /// Reads flags (the first argument is the program's name), the file they name, and the environment.
+    ///
+    /// # Errors
+    /// [`Exit`]: a text that was asked for, or all problems.
+    pub fn load(
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Exit> {
+        let Loaded { options, problems } = layers::load::<Options>(arguments, environment)?;
+        Self::check(&options, problems)
+            .map_err(|problems| Exit::Refused(format!("failed to validate {} options with {problems}", Options::ROLE)))
+    }
+
+    /// What the options mean.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, and what was found before.
+    pub fn check(options: &Options, mut problems: Problems) -> Result<Self, Problems> {
+        match Self::build(options, &mut problems) {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+
+    /// Makes every check before the first result is looked at.
+    fn build(options: &Options, problems: &mut Problems) -> Option<Self> {
+        let frontend = frontend(options, problems);
+        let agents = agents(options, problems);
+        let server_id = server_id(&options.server_id, problems);
+        let server_count =
+            check::number(problems, "server-count", options.server_count, 1..=MOST_SERVERS);
+        let strategies = strategies(&options.proxy_strategies.0, problems);
+        let health_host = ("health-bind-address", options.health_bind_address.as_str());
+        let health = listen(problems, health_host, ("health-port", options.health_port));
+        let admin_host = ("admin-bind-address", options.admin_bind_address.as_str());
+        let admin = listen(problems, admin_host, ("admin-port", options.admin_port));
+        let graceful_shutdown_timeout =
+            check::duration(problems, "graceful-shutdown-timeout", options.graceful_shutdown_timeout);
+        let backend_dial_timeout = check::duration(problems, "backend-dial-timeout", options.backend_dial_timeout);
+        let worker_threads = check::number(problems, "worker-threads", options.worker_threads, 0..=MOST_THREADS);
+        let quic = options.quic.settings(problems);
+        let logging = Logging::check(problems, &options.log_level, &options.log_format);
+
+        let server_id = server_id?;
+        let mut effective = problems.effective().clone();
+        effective.set("server-id", server_id.to_string(), effective.origin("server-id"));
+        Some(Self {
+            server_id,
+            server_count: server_count?,
+            strategies: strategies?,
+            frontend: frontend?,
+            agents: agents?,
+            health: health?,
+            admin: admin?,
+            graceful_shutdown_timeout: graceful_shutdown_timeout?,
+            backend_dial_timeout: Some(backend_dial_timeout?).filter(|limit| !limit.is_zero()),
+            worker_threads: NonZeroUsize::new(worker_threads?).unwrap_or_else(cores),
+            quic,
+            logging: logging?,
+            effective,
+        })
+    }
+}
+
+fn listen(problems: &mut Problems, host: (&str, &str), port: (&'static str, i64)) -> Option<Listen> {
+    let number = check::port(problems, port.0, port.1, REGISTERED_PORTS);
+    check::listen(problems, host, port.0, number)
+}
+
+fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A random id when none was given: two servers must not have the same by mistake.
+fn server_id(id: &str, problems: &mut Problems) -> Option<ServerId> {
+    let id = if id.is_empty() { Uuid::new_v4().to_string() } else { id.to_owned() };
+    match ServerId::new(id) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            problems.add("server-id", error, "set it to the server's host name, for instance");
+            None
+        }
+    }
+}
+
+fn strategies(names: &[String], problems: &mut Problems) -> Option<Vec<Strategy>> {
+    const REMEDY: &str = "set --proxy-strategies to one or more of them, with commas, such as destHost,default";
+    if names.is_empty() {
+        problems.add("proxy-strategies", "proxy strategies cannot be empty", "set --proxy-strategies=default");
+        return None;
+    }
+    let mut strategies = Vec::with_capacity(names.len());
+    for name in names {
+        match name.parse() {
+            Ok(strategy) if strategies.contains(&strategy) => {
+                problems.add("proxy-strategies", format_args!("has {name} twice"), "remove one");
+            }
+            Ok(strategy) => strategies.push(strategy),
+            Err(error) => problems.add("proxy-strategies", error, REMEDY),
+        }
+    }
+    Some(strategies)
+}
+
+fn frontend(options: &Options, problems: &mut Problems) -> Option<Frontend> {
+    match options.mode.as_str() {
+        "http-connect" => {}
+        "grpc" => problems.add(
+            "mode",
+            "--mode=grpc is not yet supported by this version",
+            "set --mode=http-connect",
+        ),
+        other => problems.add(
+            "mode",
+            format_args!("mode must be set to either 'grpc' or 'http-connect' not {other:?}"),
+            "set --mode=http-connect",
+        ),
+    }
+    if options.uds_name.is_empty() {
+        tcp_frontend(options, problems).map(Frontend::Tcp)
+    } else {
+        unix_frontend(options, problems).map(Frontend::Unix)
+    }
+}
+
+fn tcp_frontend(options: &Options, problems: &mut Problems) -> Option<TcpFrontend> {
+    let host = ("server-bind-address", options.server_bind_address.as_str());
+    let listen = listen(problems, host, ("server-port", options.server_port));
+    let (certificate, key) = certificate(
+        problems,
+        ("server-cert", &options.server_cert),
+        ("server-key", &options.server_key),
+        "the TCP port for clients always has TLS",
+    );
+    let client_ca = check::required_file(
+        problems,
+        "server-ca-cert",
+        &options.server_ca_cert,
+        "clients' certificates must be checked when in TCP mode (uds-name is empty)",
+    );
+    Some(TcpFrontend { listen: listen?, certificate: certificate?, key: key?, client_ca: client_ca? })
+}
+
+fn unix_frontend(options: &Options, problems: &mut Problems) -> Option<UnixFrontend> {
+    // The default port is no wish for one.
+    if options.server_port != 0 && problems.effective().is_set("server-port") {
+        let reason = format!("server port should be 0 and not {} when uds-name is set", options.server_port);
+        problems.add("server-port", reason, "set --server-port=0, or leave --uds-name out");
+    }
+    let of_tcp = [
+        ("server-cert", &options.server_cert),
+        ("server-key", &options.server_key),
+        ("server-ca-cert", &options.server_ca_cert),
+    ];
+    for (setting, value) in of_tcp {
+        if !value.is_empty() {
+            let reason = format!("{setting} must be empty when uds-name is set: a Unix socket has no TLS");
+            problems.add(setting, reason, format_args!("leave --{setting} or --uds-name out"));
+        }
+    }
+    let path = Path::new(&options.uds_name);
+    if let Err((reason, remedy)) = check_socket_path(path, options.delete_existing_uds_file) {
+        problems.add("uds-name", reason, remedy);
+        return None;
+    }
+    Some(UnixFrontend { path: path.to_owned(), delete_existing: options.delete_existing_uds_file })
+}
+
+/// Whether a socket can be made there, as far as it shows without making it; else why not, and what to do.
+fn check_socket_path(path: &Path, delete_existing: bool) -> Result<(), (String, &'static str)> {
+    let bytes = path.as_os_str().len();
+    if bytes > MOST_SOCKET_PATH {
+        return Err((format!("the path has {bytes} bytes; a socket's has {MOST_SOCKET_PATH} at most"), "choose a shorter one"));
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return Err((format!("the folder {} is not there", folder.display()), "make it, or choose another path"));
+    }
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(("something that is not a socket has this path".to_owned(), "choose another path, or remove it yourself"))
+        }
+        Ok(_) if !delete_existing => Err((
+            "a socket is there already".to_owned(),
+            "stop the server that has it and remove it, or set --delete-existing-uds-file=true",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn agents(options: &Options, problems: &mut Problems) -> Option<Agents> {
+    let host = ("agent-bind-address", options.agent_bind_address.as_str());
+    let listen = listen(problems, host, ("agent-port", options.agent_port));
+    let (certificate, key) = certificate(
+        problems,
+        ("cluster-cert", &options.cluster_cert),
+        ("cluster-key", &options.cluster_key),
+        "the port for agents always has TLS",
+    );
+    let client_ca = check::file(problems, "cluster-ca-cert", &options.cluster_ca_cert);
+    match (options.cluster_ca_cert.is_empty(), options.allow_unauthenticated_agents) {
+        (true, false) => problems.add(
+            "cluster-ca-cert",
+            "nothing says which agents may connect, and an agent can answer dials for any target",
+            "set --cluster-ca-cert to the certificate authorities of the agents, or, for tests, --allow-unauthenticated-agents",
+        ),
+        (false, true) => problems.add(
+            "allow-unauthenticated-agents",
+            "contradicts cluster-ca-cert, by which only agents with a certificate may connect",
+            "leave one of them out",
+        ),
+        (true, true) | (false, false) => {}
+    }
+    let endpoint_key_file = check::file(problems, "endpoint-key-file", &options.endpoint_key_file);
+    Some(Agents { listen: listen?, certificate: certificate?, key: key?, client_ca, endpoint_key_file })
+}
+
+/// Both files of an end that cannot do without.
+fn certificate(
+    problems: &mut Problems,
+    certificate: (&str, &str),
+    key: (&str, &str),
+    reason: &str,
+) -> (Option<PathBuf>, Option<PathBuf>) {
+    if certificate.1.is_empty() && key.1.is_empty() {
+        let reason = format!("{} and {} must be set: {reason}", certificate.0, key.0);
+        problems.add(certificate.0, reason, format_args!("set --{} and --{}", certificate.0, key.0));
+    }
+    check::pair(problems, certificate, key);
+    (check::file(problems, certificate.0, certificate.1), check::file(problems, key.0, key.1))
+}
+
+#[cfg(test)]
+mod tests;

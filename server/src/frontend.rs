@@ -9,5 +9,6 @@ pub mod http_connect;
 pub mod linger;
 pub mod listener;
 
+
 #[cfg(test)]
 mod test_certificates;

@@ -1,3 +1,42 @@
-mod config;
+//! proxy-server: takes dials from kube-apiserver and carries them to agents.
+//!
+//! ```text
+//! client --> frontend --> dial --> strategy --> registry --> backend ===== QUIC connection ===== proxy-agent
+//!                          |                                    one stream for each dial
+//!                          +--> relay, on the worker that carries the backend
+//! ```
 
-fn main() {}
+mod admin;
+mod app;
+mod backend;
+mod config;
+mod dial;
+mod frontend;
+mod metrics;
+mod options;
+mod strategy;
+mod worker;
+
+use std::process::ExitCode;
+
+use konnectivity_process::exit::failure;
+
+use crate::config::Config;
+
+fn main() -> ExitCode {
+    let config = match Config::load(std::env::args_os(), |name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(exit) => return exit.report(),
+    };
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(&error).report(),
+    }
+}
+
+fn start(config: Config) -> anyhow::Result<()> {
+    config.logging.start()?;
+    // This thread only waits for signals and answers probes; traffic is on the workers.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(app::run(config))
+}

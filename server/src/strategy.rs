@@ -136,7 +136,7 @@ fn place(random: u64, count: usize) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{Strategy, *};
 
     const READY: Candidate = Candidate {
         draining: false,

@@ -119,14 +119,8 @@ mod tests {
             assert_eq!(ServerId::new(id.as_str()).unwrap().to_string(), id);
         }
         let bytes = MAX_ID_BYTES + 1;
-        assert_eq!(
-            AgentId::new("x".repeat(bytes)),
-            Err(IdError::TooLong { bytes })
-        );
-        assert_eq!(
-            ServerId::new("x".repeat(bytes)),
-            Err(IdError::TooLong { bytes })
-        );
+        assert_eq!(AgentId::new("x".repeat(bytes)), Err(IdError::TooLong { bytes }));
+        assert_eq!(ServerId::new("x".repeat(bytes)), Err(IdError::TooLong { bytes }));
     }
 
     #[test]
@@ -137,13 +131,7 @@ mod tests {
             if (0x20..=0x7e).contains(&byte) {
                 assert!(id.is_ok(), "{character:?}");
             } else {
-                assert_eq!(
-                    id,
-                    Err(IdError::BadCharacter {
-                        character,
-                        place: 2
-                    })
-                );
+                assert_eq!(id, Err(IdError::BadCharacter { character, place: 2 }));
             }
         }
     }
@@ -151,15 +139,9 @@ mod tests {
     #[test]
     fn error_names_the_first_bad_character_and_its_place() {
         let error = ServerId::new("née\n").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "id has 'é' at byte 1; only printable ASCII (0x20 to 0x7E) is allowed"
-        );
+        assert_eq!(error.to_string(), "id has 'é' at byte 1; only printable ASCII (0x20 to 0x7E) is allowed");
         let error = AgentId::new("node\n").unwrap_err();
-        assert!(
-            error.to_string().starts_with(r"id has '\n' at byte 4"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with(r"id has '\n' at byte 4"), "{error}");
     }
 
     #[test]

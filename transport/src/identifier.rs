@@ -28,9 +28,7 @@ pub enum IdentifierError {
         pair: String,
     },
     /// A `%` that two hexadecimal digits do not follow.
-    #[error(
-        "invalid escape {escape:?}; '%' must be followed by two hexadecimal digits, or be written %25"
-    )]
+    #[error("invalid escape {escape:?}; '%' must be followed by two hexadecimal digits, or be written %25")]
     BadEscape {
         /// The `%` and up to two characters after it.
         escape: String,
@@ -57,11 +55,7 @@ impl Identifiers {
     /// # Errors
     /// Any [`IdentifierError`].
     pub fn parse_strict(query: &str) -> Result<Self, IdentifierError> {
-        Self::parse_with(query, |key| {
-            Err(IdentifierError::UnknownKey {
-                key: key.to_owned(),
-            })
-        })
+        Self::parse_with(query, |key| Err(IdentifierError::UnknownKey { key: key.to_owned() }))
     }
 
     fn parse_with(
@@ -72,9 +66,7 @@ impl Identifiers {
         let mut default_route = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             if pair.contains(';') {
-                return Err(IdentifierError::Semicolon {
-                    pair: pair.to_owned(),
-                });
+                return Err(IdentifierError::Semicolon { pair: pair.to_owned() });
             }
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (unescape(key)?, unescape(value)?);
@@ -119,17 +111,12 @@ fn unescape(text: &str) -> Result<String, IdentifierError> {
             other => other,
         });
     }
-    Ok(String::from_utf8(decoded)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Ok(String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// The byte that two hexadecimal digits at the front stand for.
 fn escaped_byte(digits: &[u8]) -> Option<u8> {
-    let digit = |place: usize| {
-        digits
-            .get(place)
-            .and_then(|byte| char::from(*byte).to_digit(16))
-    };
+    let digit = |place: usize| digits.get(place).and_then(|byte| char::from(*byte).to_digit(16));
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
 
@@ -173,14 +160,7 @@ mod tests {
         ];
         for (query, hosts) in table {
             let identifiers = Identifiers::parse(query).unwrap();
-            assert_eq!(
-                identifiers,
-                Identifiers {
-                    host: list(hosts),
-                    ..Identifiers::default()
-                },
-                "{query}"
-            );
+            assert_eq!(identifiers, Identifiers { host: list(hosts), ..Identifiers::default() }, "{query}");
         }
     }
 
@@ -194,18 +174,10 @@ mod tests {
             ("default-route=1", true),
             ("default-route=tRUE", false),
         ] {
-            assert_eq!(
-                Identifiers::parse(query).unwrap().default_route,
-                expected,
-                "{query}"
-            );
+            assert_eq!(Identifiers::parse(query).unwrap().default_route, expected, "{query}");
         }
         for value in ["1", "t", "T", "true", "TRUE", "True"] {
-            assert!(
-                Identifiers::parse(&format!("default-route={value}"))
-                    .unwrap()
-                    .default_route
-            );
+            assert!(Identifiers::parse(&format!("default-route={value}")).unwrap().default_route);
         }
     }
 
@@ -213,16 +185,10 @@ mod tests {
     fn refuses_what_go_refuses() {
         let semicolon = IdentifierError::Semicolon { pair: "b;c".into() };
         assert_eq!(Identifiers::parse("a&b;c"), Err(semicolon));
-        for (query, escape) in [
-            ("host=%", "%"),
-            ("host=%4", "%4"),
-            ("%zz=1", "%zz"),
-            ("host=a%4g4", "%4g"),
-            ("host=%é1", "%é1"),
-        ] {
-            let expected = IdentifierError::BadEscape {
-                escape: escape.into(),
-            };
+        for (query, escape) in
+            [("host=%", "%"), ("host=%4", "%4"), ("%zz=1", "%zz"), ("host=a%4g4", "%4g"), ("host=%é1", "%é1")]
+        {
+            let expected = IdentifierError::BadEscape { escape: escape.into() };
             assert_eq!(Identifiers::parse(query), Err(expected.clone()), "{query}");
             assert_eq!(Identifiers::parse_strict(query), Err(expected), "{query}");
         }
@@ -230,12 +196,7 @@ mod tests {
 
     #[test]
     fn only_the_strict_rule_minds_unknown_keys() {
-        for (query, key) in [
-            ("uid=1", "uid"),
-            ("host=a&ipv5=b", "ipv5"),
-            ("=x", ""),
-            ("Host=a", "Host"),
-        ] {
+        for (query, key) in [("uid=1", "uid"), ("host=a&ipv5=b", "ipv5"), ("=x", ""), ("Host=a", "Host")] {
             assert!(Identifiers::parse(query).is_ok());
             let expected = IdentifierError::UnknownKey { key: key.into() };
             assert_eq!(Identifiers::parse_strict(query), Err(expected), "{query}");

@@ -40,8 +40,11 @@ pub(super) enum LookupError {
 pub(super) struct Lookups {
     threads: Arc<Semaphore>,
     under_way: Mutex<HashMap<String, watch::Receiver<Option<Found>>>>,
-    resolve: fn(&str) -> Found,
+    resolve: Arc<Resolve>,
 }
+
+/// Finds the addresses of a name; may block for long.
+type Resolve = dyn Fn(&str) -> Found + Send + Sync;
 
 impl Lookups {
     /// The one that all dials of the process share, because they share its threads.
@@ -50,11 +53,11 @@ impl Lookups {
         &LOOKUPS
     }
 
-    fn new(most: usize, resolve: fn(&str) -> Found) -> Arc<Self> {
+    pub(super) fn new(most: usize, resolve: impl Fn(&str) -> Found + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             threads: Arc::new(Semaphore::new(most)),
             under_way: Mutex::default(),
-            resolve,
+            resolve: Arc::new(resolve),
         })
     }
 
@@ -100,7 +103,7 @@ impl Lookups {
             name: name.to_owned(),
             _thread: thread,
         };
-        let resolve = self.resolve;
+        let resolve = self.resolve.clone();
         // Not awaited: the answer comes by the channel to whoever still wants it, and the bound is the semaphore's.
         tokio::task::spawn_blocking(move || {
             let found = resolve(&entry.name);
@@ -195,4 +198,4 @@ fn is_domain_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

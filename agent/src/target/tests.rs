@@ -1,4 +1,8 @@
-use std::{collections::HashMap, fs};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Mutex, mpsc},
+};
 
 use konnectivity_transport::wire::message::DialErrorKind;
 use socket2::{Domain, Socket, Type};
@@ -8,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::*;
+use super::{lookup::LookupError, *};
 
 /// For what ends in microseconds unless something is broken.
 const AMPLE: Duration = Duration::from_secs(20);
@@ -24,6 +28,18 @@ fn closed_port(ip: &str) -> (Socket, SocketAddr) {
     socket.bind(&address.into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, address)
+}
+
+/// The same port in both families, as [`closed_port`].
+fn closed_ports() -> (Socket, Socket, u16) {
+    loop {
+        let (v6, address) = closed_port("::1");
+        let v4 = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Somebody else may have the port in the other family.
+        if v4.bind(&SocketAddr::from(([127, 0, 0, 1], address.port())).into()).is_ok() {
+            return (v6, v4, address.port());
+        }
+    }
 }
 
 #[tokio::test]
@@ -123,8 +139,12 @@ struct Silent {
 
 impl Silent {
     async fn new(ip: &str) -> Self {
-        let (listener, address) = closed_port(ip);
+        Self::fill(closed_port(ip).0).await
+    }
+
+    async fn fill(listener: Socket) -> Self {
         listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
         let mut queued = Vec::new();
         loop {
             // The handshake of an accepted connection is over before connect returns on the loopback interface.
@@ -209,7 +229,7 @@ fn lookups_for_test() -> Arc<Lookups> {
         names
             .get(name)
             .map(|addresses| addresses.iter().map(|address| address.parse().unwrap()).collect())
-            .ok_or(lookup::LookupError::NotFound {
+            .ok_or(LookupError::NotFound {
                 server: Some("10.0.0.10:53".to_owned()),
             })
     })
@@ -217,8 +237,8 @@ fn lookups_for_test() -> Arc<Lookups> {
 
 #[tokio::test]
 async fn a_name_with_a_dead_first_address_connects_by_the_second() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (_closed, listener, port) = closed_ports();
+    listener.listen(1).unwrap();
     let stream = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE)
         .await
         .unwrap();
@@ -228,22 +248,20 @@ async fn a_name_with_a_dead_first_address_connects_by_the_second() {
 /// A silent first address costs the stagger, not the limit.
 #[tokio::test]
 async fn a_name_with_a_silent_first_address_connects_by_the_second() {
-    let silent = Silent::new("::1").await;
-    let port = silent.address.port();
-    let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await else {
-        return; // Another process has the port in the other family.
-    };
-    let dial = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE);
-    let stream = dial.await.unwrap();
-    assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+    let (v6, v4, port) = closed_ports();
+    let silent = Silent::fill(v6).await;
+    v4.listen(1).unwrap();
+    let stream = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE)
+        .await
+        .unwrap();
+    assert!(stream.peer_addr().unwrap().is_ipv4());
     silent.until_connects_under_way(0).await;
 }
 
 /// Go names the address that it tried first.
 #[tokio::test]
 async fn a_name_that_fails_by_all_addresses_reports_the_first() {
-    let (_held, address) = closed_port("::1");
-    let port = address.port();
+    let (_v6, _v4, port) = closed_ports();
     let error = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE)
         .await
         .unwrap_err();
@@ -261,14 +279,11 @@ async fn names_without_address_are_not_found() {
 
 #[tokio::test]
 async fn a_slow_lookup_ends_at_the_limit() {
-    let (let_go, stuck) = std::sync::mpsc::channel::<()>();
-    // A resolver is a plain function, so its channel is the process's.
-    static STUCK: std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
-    *STUCK.lock().unwrap() = Some(stuck);
-    let lookups = Lookups::new(1, |_| {
-        let stuck = STUCK.lock().unwrap().take().expect("asked once");
-        let _ = stuck.recv();
-        Err(lookup::LookupError::NotFound { server: None })
+    let (let_go, stuck) = mpsc::channel::<()>();
+    let stuck = Mutex::new(stuck);
+    let lookups = Lookups::new(1, move |_| {
+        let _ = stuck.lock().unwrap().recv();
+        Err(LookupError::NotFound { server: None })
     });
     let error = connect_with(&lookups, "slow.test:80", Duration::from_millis(50))
         .await

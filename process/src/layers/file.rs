@@ -62,7 +62,7 @@ fn walk(text: &str, tables: &mut Vec<String>, table: &DeTable<'_>, read: &mut Re
 }
 
 fn to_value(value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
-    Value::deserialize(value.get_ref().clone().into_deserializer()).map_err(|error| error.message().to_owned())
+    Value::deserialize(value.clone().into_deserializer()).map_err(|error| error.message().to_owned())
 }
 
 /// The line where a span starts; 1 for what has no place.

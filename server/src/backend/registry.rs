@@ -51,7 +51,7 @@ impl<B: BackendView> Registry<B> {
         if backend.identifiers().default_route {
             write(&self.default_route).add(&backend);
         }
-        for host in hosts(&backend) {
+        for host in hosts(&*backend) {
             let mut backends = self.by_host.entry(host.clone()).or_default();
             // An agent may name the same host twice, as `host` and as `ipv4` for instance.
             if !contains(&backends, &backend) {
@@ -125,7 +125,7 @@ impl<B: BackendView> Registry<B> {
         if backend.identifiers().default_route {
             write(&self.default_route).remove(backend);
         }
-        for host in hosts(backend) {
+        for host in hosts(&**backend) {
             self.by_host.remove_if_mut(host, |_, backends| {
                 backends.retain(|other| !Arc::ptr_eq(other, backend));
                 backends.is_empty()

@@ -15,6 +15,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use self::tls_socket::TlsSocket;
+
+mod tls_socket;
+
 /// A client's connection: TCP, a Unix socket, or TLS over TCP.
 ///
 /// Shutting down the write side of TLS sends close_notify and FIN and leaves the other direction open. Dropping a TLS
@@ -57,17 +61,19 @@ impl ClientStream {
         stream: TcpStream,
         config: Arc<ServerConfig>,
     ) -> Result<Self, (io::Error, TcpStream)> {
-        let socket = TlsSocket {
-            stream: Some(stream),
-            drained: false,
-        };
-        match TlsAcceptor::from(config).accept(socket).into_fallible().await {
+        let handshake = TlsAcceptor::from(config).accept(TlsSocket::new(stream));
+        match handshake.into_fallible().await {
             Ok(stream) => Ok(Self(Kind::Tls(Box::new(stream)))),
             Err((error, socket)) => {
-                let stream = socket.stream.expect("nothing detached it in the handshake");
-                Err((error, stream))
+                let stream = socket.into_stream();
+                Err((error, stream.expect("nothing takes it out in a handshake")))
             }
         }
+    }
+
+    /// Whether the client came over a Unix socket, where a read may merge what was written apart.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.0, Kind::Unix(_))
     }
 
     /// Takes the stream off the runtime it is on, so that another one can have it. Bytes that TLS has decrypted or
@@ -80,8 +86,7 @@ impl ClientStream {
             Kind::Tcp(stream) => Detached::Tcp(stream.into_std()?),
             Kind::Unix(stream) => Detached::Unix(stream.into_std()?),
             Kind::Tls(mut session) => {
-                let stream = session.get_mut().0.stream.take();
-                let stream = stream.ok_or_else(TlsSocket::detached)?.into_std()?;
+                let stream = session.get_mut().0.take()?.into_std()?;
                 Detached::Tls(session, stream)
             }
         }))
@@ -112,7 +117,7 @@ impl DetachedClient {
             Detached::Tcp(stream) => Kind::Tcp(TcpStream::from_std(stream)?),
             Detached::Unix(stream) => Kind::Unix(UnixStream::from_std(stream)?),
             Detached::Tls(mut session, stream) => {
-                session.get_mut().0.stream = Some(TcpStream::from_std(stream)?);
+                session.get_mut().0.put(TcpStream::from_std(stream)?);
                 Kind::Tls(session)
             }
         }))
@@ -191,10 +196,10 @@ impl Socket for ClientStream {
             Kind::Tls(stream) => {
                 let (socket, session) = stream.get_ref();
                 // A session wants no bytes while it holds plaintext, and none after a close_notify.
-                if !session.wants_read() || !socket.drained {
+                if !session.wants_read() || !socket.is_drained() {
                     return Poll::Ready(Ok(()));
                 }
-                Socket::poll_read_ready(socket.attached()?, cx)
+                Socket::poll_read_ready(socket.stream()?, cx)
             }
         }
     }
@@ -203,7 +208,7 @@ impl Socket for ClientStream {
         match &self.0 {
             Kind::Tcp(stream) => stream.is_aborted(),
             Kind::Unix(stream) => stream.is_aborted(),
-            Kind::Tls(stream) => stream.get_ref().0.attached().is_ok_and(Socket::is_aborted),
+            Kind::Tls(stream) => stream.get_ref().0.stream().is_ok_and(Socket::is_aborted),
         }
     }
 
@@ -212,7 +217,7 @@ impl Socket for ClientStream {
             Kind::Tcp(stream) => stream.reset_on_close(),
             Kind::Unix(stream) => stream.reset_on_close(),
             Kind::Tls(stream) => {
-                if let Ok(stream) = stream.get_ref().0.attached() {
+                if let Ok(stream) = stream.get_ref().0.stream() {
                     stream.reset_on_close();
                 }
             }
@@ -223,7 +228,7 @@ impl Socket for ClientStream {
         match &self.0 {
             Kind::Tcp(stream) => stream.can_reset(),
             Kind::Unix(stream) => stream.can_reset(),
-            Kind::Tls(stream) => stream.get_ref().0.attached().is_ok_and(Socket::can_reset),
+            Kind::Tls(stream) => stream.get_ref().0.stream().is_ok_and(Socket::can_reset),
         }
     }
 
@@ -235,76 +240,9 @@ impl Socket for ClientStream {
                 let (socket, session) = stream.get_ref();
                 // The session doesn't tell how much it holds; "some" is enough for whoever waits for zero.
                 let in_session = usize::from(session.wants_write());
-                Ok(socket.attached()?.unsent_bytes()? + in_session)
+                Ok(socket.stream()?.unsent_bytes()? + in_session)
             }
         }
-    }
-}
-
-/// What a TLS session reads and writes: a TCP socket that can be taken out and put back, since a session can't be
-/// given another one.
-#[derive(Debug)]
-struct TlsSocket {
-    stream: Option<TcpStream>,
-    /// Whether the last read found the socket empty. If not, a read may make progress although the socket is not
-    /// readable: a batch of records may have ended in one that is in error, and the session then has the error.
-    drained: bool,
-}
-
-impl TlsSocket {
-    fn attached(&self) -> io::Result<&TcpStream> {
-        self.stream.as_ref().ok_or_else(Self::detached)
-    }
-
-    fn pin(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
-        let stream = self.get_mut().stream.as_mut();
-        stream.map(Pin::new).ok_or_else(Self::detached)
-    }
-
-    fn detached() -> io::Error {
-        io::Error::new(io::ErrorKind::NotConnected, "the socket is on no runtime")
-    }
-}
-
-impl AsyncRead for TlsSocket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = self.as_mut().pin()?.poll_read(cx, buffer);
-        self.drained = read.is_pending();
-        read
-    }
-}
-
-impl AsyncWrite for TlsSocket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.pin()?.poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.pin()?.poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pin()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pin()?.poll_shutdown(cx)
     }
 }
 

@@ -33,8 +33,14 @@ pub async fn close_with(mut stream: impl AsyncRead + AsyncWrite + Unpin, last_wo
     }
 }
 
-/// Reads up to `bytes` bytes and throws them away. Fewer come if the stream ends.
-async fn discard(stream: impl AsyncRead + Unpin, bytes: u64) -> io::Result<u64> {
+/// Reads up to `bytes` bytes and throws them away. Returns how many came, which are fewer if the stream ended.
+///
+/// # Errors
+/// What reading fails with.
+///
+/// # Cancel safety
+/// How many bytes are gone is not known after cancelling.
+pub async fn discard(stream: impl AsyncRead + Unpin, bytes: u64) -> io::Result<u64> {
     tokio::io::copy(&mut stream.take(bytes), &mut tokio::io::sink()).await
 }
 

@@ -30,10 +30,7 @@ fn check_hello(hello: Hello) {
     check_id(&hello.agent_id);
     let _ = Identifiers::parse(&hello.identifiers);
     let token_of_same_kind = if hello.token.is_empty() { "" } else { "another" };
-    let other = Hello {
-        token: token_of_same_kind.into(),
-        ..hello.clone()
-    };
+    let other = Hello { token: token_of_same_kind.into(), ..hello.clone() };
     assert_eq!(format!("{hello:?}"), format!("{other:?}"), "debug output depends on the token");
 }
 

@@ -12,8 +12,12 @@ fuzz_target!(|query: &str| {
             assert_eq!(identifiers, &by_another_library(query));
             assert!(strict == parsed || matches!(strict, Err(IdentifierError::UnknownKey { .. })));
         }
-        Err(IdentifierError::Semicolon { pair }) => assert!(pair.contains(';') && query.contains(pair)),
-        Err(IdentifierError::BadEscape { escape }) => assert!(escape.starts_with('%') && query.contains(escape)),
+        Err(IdentifierError::Semicolon { pair }) => {
+            assert!(pair.contains(';') && query.contains(pair))
+        }
+        Err(IdentifierError::BadEscape { escape }) => {
+            assert!(escape.starts_with('%') && query.contains(escape))
+        }
         Err(IdentifierError::UnknownKey { key }) => panic!("parse minds the unknown key {key:?}"),
     }
     assert!(parsed.is_ok() || strict.is_err());

@@ -3,27 +3,17 @@
 use std::fmt::Debug;
 
 use bytes::BytesMut;
-use konnectivity_transport::wire::codec::{self, DecodeError};
+use konnectivity_transport::wire::codec::{self, DecodeError, EncodeError};
 use prost::Message;
 
-/// A limit that the fuzzer comes to with messages of the size it likes.
-const SMALL_LIMIT: usize = 24;
-
-/// Reads `bytes` as a sequence of messages, with this limit and with a small one, and checks that
+/// Reads `bytes` as a sequence of messages and checks that
 /// - they mean the same when they come in pieces,
 /// - what was read can be written again, no larger, and reads back equal,
-/// - what was written is the one way to write it.
+/// - what was written is the one way to write it,
+/// - the limit is sharp.
 ///
 /// Returns the messages, for what a target wants to check besides.
 pub fn check_messages<M>(bytes: &[u8], max: usize) -> Vec<M>
-where
-    M: Message + Default + PartialEq + Debug,
-{
-    check_with_limit::<M>(bytes, SMALL_LIMIT);
-    check_with_limit::<M>(bytes, max)
-}
-
-fn check_with_limit<M>(bytes: &[u8], max: usize) -> Vec<M>
 where
     M: Message + Default + PartialEq + Debug,
 {
@@ -35,10 +25,16 @@ where
 
     for message in &whole.messages {
         let written = codec::encode(message, max).expect("a message that was read fits the limit it was read with");
-        let again = read_all::<M>(&written, max);
+        // The message's own size is the tightest limit; it must hold on both sides.
+        let size = message.encoded_len();
+        let again = read_all::<M>(&written, size);
         assert_eq!(again.messages, std::slice::from_ref(message));
-        assert_eq!((again.end, again.rest.len()), (Ok(()), 0));
-        assert_eq!(codec::encode(&again.messages[0], max).as_ref(), Ok(&written));
+        assert_eq!((&again.end, again.rest.len()), (&Ok(()), 0));
+        assert_eq!(codec::encode(&again.messages[0], size).as_ref(), Ok(&written));
+        if let Some(max) = size.checked_sub(1) {
+            assert_eq!(read_all::<M>(&written, max).end, Err(DecodeError::TooLarge { size, max }));
+            assert_eq!(codec::encode(message, max), Err(EncodeError::TooLarge { size, max }));
+        }
     }
     whole.messages
 }
@@ -56,11 +52,7 @@ fn read_all<M: Message + Default>(bytes: &[u8], max: usize) -> Read<M> {
 }
 
 fn read_in_pieces<M: Message + Default>(bytes: &[u8], piece: usize, max: usize) -> Read<M> {
-    let mut read = Read {
-        messages: Vec::new(),
-        end: Ok(()),
-        rest: BytesMut::new(),
-    };
+    let mut read = Read { messages: Vec::new(), end: Ok(()), rest: BytesMut::new() };
     for bytes in bytes.chunks(piece) {
         read.rest.extend_from_slice(bytes);
         // After an error the stream is not read further; only how it ended is compared.

@@ -71,9 +71,7 @@ impl ConnectionCode {
 
     /// The code that a number on the wire stands for; `None` for one that this version does not know.
     pub fn from_u64(number: u64) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|code| u64::from(u32::from(*code)) == number)
+        Self::ALL.into_iter().find(|code| u64::from(u32::from(*code)) == number)
     }
 
     /// Why the connection was closed, in words for logs and `docs/protocol.md`.
@@ -109,9 +107,7 @@ impl StreamCode {
 
     /// The code that a number on the wire stands for; `None` for one that this version does not know.
     pub fn from_u64(number: u64) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|code| u64::from(u32::from(*code)) == number)
+        Self::ALL.into_iter().find(|code| u64::from(u32::from(*code)) == number)
     }
 
     /// Why the stream was ended, in words for logs and `docs/protocol.md`.

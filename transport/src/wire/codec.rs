@@ -71,10 +71,7 @@ pub fn encode<M: prost::Message>(message: &M, max: usize) -> Result<Bytes, Encod
 ///
 /// # Errors
 /// [`DecodeError`]; what is left in `buffer` then has no meaning.
-pub fn decode<M: prost::Message + Default>(
-    buffer: &mut BytesMut,
-    max: usize,
-) -> Result<Option<M>, DecodeError> {
+pub fn decode<M: prost::Message + Default>(buffer: &mut BytesMut, max: usize) -> Result<Option<M>, DecodeError> {
     let Some((size, prefix_bytes)) = decode_length(buffer)? else {
         return Ok(None);
     };
@@ -85,9 +82,7 @@ pub fn decode<M: prost::Message + Default>(
         return Ok(None);
     }
     buffer.advance(prefix_bytes);
-    M::decode(buffer.split_to(size))
-        .map(Some)
-        .map_err(DecodeError::Malformed)
+    M::decode(buffer.split_to(size)).map(Some).map_err(DecodeError::Malformed)
 }
 
 /// The length that the prefix tells and how many bytes the prefix has; `None` while it is incomplete.

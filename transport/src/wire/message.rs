@@ -145,20 +145,12 @@ pub struct DialReply {
 impl DialReply {
     /// The target is connected; `local_address` is the agent's end of that connection.
     pub fn connected(local_address: impl Into<String>) -> Self {
-        Self {
-            error: DialErrorKind::Connected.into(),
-            text: String::new(),
-            local_address: local_address.into(),
-        }
+        Self { error: DialErrorKind::Connected.into(), text: String::new(), local_address: local_address.into() }
     }
 
     /// The target is not connected; `text` is what a Go agent would have said.
     pub fn failed(kind: DialErrorKind, text: impl Into<String>) -> Self {
-        Self {
-            error: kind.into(),
-            text: text.into(),
-            local_address: String::new(),
-        }
+        Self { error: kind.into(), text: text.into(), local_address: String::new() }
     }
 
     /// How the dial went; a number that this version does not know is [`DialErrorKind::Other`].
@@ -204,10 +196,7 @@ impl DialErrorKind {
 
     /// The kind that a number on the wire stands for; [`Self::Other`] for one that this version does not know.
     pub fn from_u64(number: u64) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|kind| u64::from(*kind) == number)
-            .unwrap_or(Self::Other)
+        Self::ALL.into_iter().find(|kind| u64::from(*kind) == number).unwrap_or(Self::Other)
     }
 
     /// What happened, for `docs/protocol.md` and logs.
@@ -233,11 +222,7 @@ impl From<DialErrorKind> for u64 {
 
 /// Stands for a secret in debug output; only whether there is one is told.
 fn redacted(secret: &str) -> &'static str {
-    if secret.is_empty() {
-        "none"
-    } else {
-        "redacted"
-    }
+    if secret.is_empty() { "none" } else { "redacted" }
 }
 
 impl fmt::Debug for Hello {
@@ -254,9 +239,7 @@ impl fmt::Debug for Hello {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("token", &format_args!("{}", redacted(&self.token)))
-            .finish()
+        f.debug_struct("Token").field("token", &format_args!("{}", redacted(&self.token))).finish()
     }
 }
 

@@ -18,12 +18,17 @@ struct Stuck {
 }
 
 impl Stuck {
-    const fn new() -> Self {
-        Self {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
             asked: AtomicUsize::new(0),
             let_go: Mutex::new(false),
             changed: Condvar::new(),
-        }
+        })
+    }
+
+    fn lookups(self: &Arc<Self>, most: usize) -> Arc<Lookups> {
+        let stuck = self.clone();
+        Lookups::new(most, move |name| stuck.resolve(name))
     }
 
     fn resolve(&self, name: &str) -> Found {
@@ -46,7 +51,7 @@ impl Stuck {
 }
 
 /// Lets a test's runtime end although an assertion failed while threads are stuck.
-struct LetGo(&'static Stuck);
+struct LetGo(Arc<Stuck>);
 
 impl Drop for LetGo {
     fn drop(&mut self) {
@@ -69,9 +74,9 @@ async fn until(condition: impl Fn() -> bool) {
 /// limit, and when the server is back names are found again.
 #[tokio::test]
 async fn slow_names_take_no_more_threads_than_allowed() {
-    static STUCK: Stuck = Stuck::new();
-    let _let_go = LetGo(&STUCK);
-    let lookups = Lookups::new(4, |name| STUCK.resolve(name));
+    let stuck = Stuck::new();
+    let _let_go = LetGo(stuck.clone());
+    let lookups = stuck.lookups(4);
 
     let mut dials = JoinSet::new();
     for number in 0..2_000 {
@@ -83,10 +88,10 @@ async fn slow_names_take_no_more_threads_than_allowed() {
     while let Some(dial) = dials.join_next().await {
         assert!(dial.unwrap().is_err(), "ends at its limit");
     }
-    assert_eq!(STUCK.asked(), 4);
+    assert_eq!(stuck.asked(), 4);
     assert_eq!(lookups.threads.available_permits(), 0, "an abandoned lookup keeps its thread");
 
-    STUCK.let_go();
+    stuck.let_go();
     lookups.addresses("fast.example").await.expect("found");
     until(|| lookups.threads.available_permits() == 4).await;
     assert!(lookups.lock().is_empty());
@@ -94,33 +99,32 @@ async fn slow_names_take_no_more_threads_than_allowed() {
 
 #[tokio::test]
 async fn dials_to_one_name_share_one_lookup() {
-    static STUCK: Stuck = Stuck::new();
-    let _let_go = LetGo(&STUCK);
-    let lookups = Lookups::new(2, |name| STUCK.resolve(name));
+    let stuck = Stuck::new();
+    let _let_go = LetGo(stuck.clone());
+    let lookups = stuck.lookups(2);
 
     let mut dials = JoinSet::new();
     for _ in 0..100 {
         let lookups = lookups.clone();
         dials.spawn(async move { lookups.addresses("slow.example").await });
     }
-    until(|| STUCK.asked() > 0).await;
+    until(|| stuck.asked() > 0).await;
     // The slow name leaves room for others.
     lookups.addresses("fast.example").await.expect("found");
-    assert_eq!(STUCK.asked(), 2);
+    assert_eq!(stuck.asked(), 2);
 
-    // Whoever began the lookup may leave; the others still get the answer.
-    STUCK.let_go();
+    stuck.let_go();
     while let Some(dial) = dials.join_next().await {
         dial.unwrap().expect("found");
     }
-    assert_eq!(STUCK.asked(), 2);
+    assert_eq!(stuck.asked(), 2);
 }
 
 #[tokio::test]
 async fn the_one_that_began_a_lookup_may_leave() {
-    static STUCK: Stuck = Stuck::new();
-    let _let_go = LetGo(&STUCK);
-    let lookups = Lookups::new(1, |name| STUCK.resolve(name));
+    let stuck = Stuck::new();
+    let _let_go = LetGo(stuck.clone());
+    let lookups = stuck.lookups(1);
 
     timeout(Duration::from_millis(20), lookups.addresses("slow.example"))
         .await
@@ -130,9 +134,9 @@ async fn the_one_that_began_a_lookup_may_leave() {
         async move { lookups.addresses("slow.example").await }
     });
     tokio::task::yield_now().await;
-    STUCK.let_go();
+    stuck.let_go();
     second.await.unwrap().expect("found");
-    assert_eq!(STUCK.asked(), 1);
+    assert_eq!(stuck.asked(), 1);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use proptest::prelude::*;
 
 use super::*;
+use crate::strategy::Strategy;
 
 #[derive(Debug, Default)]
 struct Fake {
@@ -41,13 +42,13 @@ impl BackendView for Fake {
 
 type Fakes = Arc<Registry<Fake>>;
 
-fn any(_: &Fake) -> bool {
+fn none(_: &Fake) -> bool {
     false
 }
 
 #[track_caller]
 fn assert_picks(registry: &Fakes, strategies: &[Strategy], address: &str, random: u64, expected: &Arc<Fake>) {
-    let picked = registry.pick(strategies, address, random, &any).unwrap();
+    let picked = registry.pick(strategies, address, random, &none).unwrap();
     assert!(Arc::ptr_eq(&picked, expected), "picked {picked:?}");
 }
 
@@ -55,7 +56,7 @@ fn assert_picks(registry: &Fakes, strategies: &[Strategy], address: &str, random
 fn nothing_is_found_in_an_empty_registry() {
     let registry = Fakes::default();
     for strategy in Strategy::ALL {
-        assert!(registry.pick(&[strategy], "a:1", 0, &any).is_none());
+        assert!(registry.pick(&[strategy], "a:1", 0, &none).is_none());
         assert!(!registry.has_any(strategy));
     }
 }
@@ -115,7 +116,7 @@ fn dest_host_matches_every_kind_of_identifier_exactly() {
         assert_picks(&registry, &[Strategy::DestHost], address, 0, &backend);
     }
     for address in ["NODE-1:1", "node-1.:1", "[fd00:0::7]:1", "10.1.0.5:1", ":1", ""] {
-        assert!(registry.pick(&[Strategy::DestHost], address, 0, &any).is_none(), "{address}");
+        assert!(registry.pick(&[Strategy::DestHost], address, 0, &none).is_none(), "{address}");
     }
     assert_eq!(registry.count(Strategy::DestHost), 3);
 }
@@ -124,7 +125,7 @@ fn dest_host_matches_every_kind_of_identifier_exactly() {
 fn an_empty_identifier_matches_no_address() {
     let registry = Fakes::default();
     let _kept = registry.register(Fake::new("a", "host="));
-    assert!(registry.pick(&[Strategy::DestHost], ":80", 0, &any).is_none());
+    assert!(registry.pick(&[Strategy::DestHost], ":80", 0, &none).is_none());
 }
 
 #[test]
@@ -213,7 +214,7 @@ fn a_pick_examines_one_backend_however_many_there_are() {
     let examined = || backends.iter().map(|backend| backend.examined.load(Relaxed)).sum::<usize>();
     for strategy in [Strategy::Default, Strategy::DefaultRoute, Strategy::DestHost] {
         let before = examined();
-        registry.pick(&[strategy], "h500:1", 777, &any).unwrap();
+        registry.pick(&[strategy], "h500:1", 777, &none).unwrap();
         assert_eq!(examined() - before, 1, "{strategy}");
     }
 }

@@ -5,8 +5,7 @@ use prost::Message;
 
 use super::*;
 use crate::wire::message::{
-    Control, ControlBody, DialErrorKind, DialReply, DialRequest, Drain, Hello, Server, Servers,
-    Token, Welcome,
+    Control, ControlBody, DialErrorKind, DialReply, DialRequest, Drain, Hello, Server, Servers, Token, Welcome,
 };
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -22,31 +21,20 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn welcome() -> impl Strategy<Value = Welcome> {
-    (
-        any::<[String; 2]>(),
-        any::<u32>(),
-        vec(any::<String>(), 0..4),
+    (any::<[String; 2]>(), any::<u32>(), vec(any::<String>(), 0..4)).prop_map(
+        |([server_id, software], server_count, capabilities)| Welcome {
+            server_id,
+            server_count,
+            software,
+            capabilities,
+        },
     )
-        .prop_map(
-            |([server_id, software], server_count, capabilities)| Welcome {
-                server_id,
-                server_count,
-                software,
-                capabilities,
-            },
-        )
 }
 
 fn servers() -> impl Strategy<Value = Servers> {
-    let server =
-        (any::<String>(), vec(any::<String>(), 0..4)).prop_map(|(server_id, addresses)| Server {
-            server_id,
-            addresses,
-        });
-    (any::<u32>(), vec(server, 0..4)).prop_map(|(server_count, servers)| Servers {
-        server_count,
-        servers,
-    })
+    let server = (any::<String>(), vec(any::<String>(), 0..4))
+        .prop_map(|(server_id, addresses)| Server { server_id, addresses });
+    (any::<u32>(), vec(server, 0..4)).prop_map(|(server_count, servers)| Servers { server_count, servers })
 }
 
 fn control() -> impl Strategy<Value = Control> {
@@ -62,29 +50,16 @@ fn control() -> impl Strategy<Value = Control> {
 }
 
 fn dial_request() -> impl Strategy<Value = DialRequest> {
-    (any::<u64>(), any::<[String; 2]>(), any::<u32>()).prop_map(
-        |(dial_id, [network, address], timeout_ms)| DialRequest {
-            dial_id,
-            network,
-            address,
-            timeout_ms,
-        },
-    )
+    (any::<u64>(), any::<[String; 2]>(), any::<u32>())
+        .prop_map(|(dial_id, [network, address], timeout_ms)| DialRequest { dial_id, network, address, timeout_ms })
 }
 
 fn dial_reply() -> impl Strategy<Value = DialReply> {
-    (
-        proptest::sample::select(&DialErrorKind::ALL[1..]),
-        any::<[String; 2]>(),
-        any::<bool>(),
+    (proptest::sample::select(&DialErrorKind::ALL[1..]), any::<[String; 2]>(), any::<bool>()).prop_map(
+        |(kind, [text, local_address], connected)| {
+            if connected { DialReply::connected(local_address) } else { DialReply::failed(kind, text) }
+        },
     )
-        .prop_map(|(kind, [text, local_address], connected)| {
-            if connected {
-                DialReply::connected(local_address)
-            } else {
-                DialReply::failed(kind, text)
-            }
-        })
 }
 
 /// What decoding a prefix of the bytes may say: nothing yet, or what all of them say.
@@ -116,10 +91,7 @@ fn assert_round_trip<M: Message + Default + PartialEq + Debug>(message: &M, max:
     }
     let mut buffer = BytesMut::from(&encoded[..]);
     buffer.extend_from_slice(b"payload");
-    assert_eq!(
-        decode::<M>(&mut buffer, max).unwrap().as_ref(),
-        Some(message)
-    );
+    assert_eq!(decode::<M>(&mut buffer, max).unwrap().as_ref(), Some(message));
     assert_eq!(&buffer[..], b"payload");
     assert_cut_anywhere::<M>(&encoded, max);
 }
@@ -171,18 +143,11 @@ proptest! {
 fn messages_in_one_buffer_come_out_one_by_one() {
     let mut buffer = BytesMut::new();
     for reason in ["one", "", "three"] {
-        let message = Drain {
-            reason: reason.into(),
-        };
+        let message = Drain { reason: reason.into() };
         buffer.extend_from_slice(&encode(&message, 64).unwrap());
     }
     for reason in ["one", "", "three"] {
-        assert_eq!(
-            decode(&mut buffer, 64),
-            Ok(Some(Drain {
-                reason: reason.into()
-            }))
-        );
+        assert_eq!(decode(&mut buffer, 64), Ok(Some(Drain { reason: reason.into() })));
     }
     assert_eq!(decode::<Drain>(&mut buffer, 64), Ok(None));
 }
@@ -191,34 +156,21 @@ fn messages_in_one_buffer_come_out_one_by_one() {
 fn drain_of(size: usize) -> Drain {
     (0..=size)
         .rev()
-        .map(|bytes| Drain {
-            reason: "r".repeat(bytes),
-        })
+        .map(|bytes| Drain { reason: "r".repeat(bytes) })
         .find(|message| message.encoded_len() == size)
         .unwrap()
 }
 
 #[test]
 fn limits_are_sharp() {
-    for max in [
-        MAX_CONTROL_BYTES,
-        MAX_DIAL_REQUEST_BYTES,
-        MAX_DIAL_REPLY_BYTES,
-        16,
-    ] {
+    for max in [MAX_CONTROL_BYTES, MAX_DIAL_REQUEST_BYTES, MAX_DIAL_REPLY_BYTES, 16] {
         let largest = drain_of(max);
         let encoded = encode(&largest, max).unwrap();
-        assert_eq!(
-            decode(&mut BytesMut::from(&encoded[..]), max),
-            Ok(Some(largest))
-        );
+        assert_eq!(decode(&mut BytesMut::from(&encoded[..]), max), Ok(Some(largest)));
 
         let above = drain_of(max + 1);
         let size = max + 1;
-        assert_eq!(
-            encode(&above, max),
-            Err(EncodeError::TooLarge { size, max })
-        );
+        assert_eq!(encode(&above, max), Err(EncodeError::TooLarge { size, max }));
         let encoded = encode(&above, size).unwrap();
         let refused = decode::<Drain>(&mut BytesMut::from(&encoded[..]), max);
         assert_eq!(refused, Err(DecodeError::TooLarge { size, max }));
@@ -230,13 +182,7 @@ fn a_length_above_the_limit_is_refused_before_its_bytes_come() {
     let size = MAX_CONTROL_BYTES + 1;
     let mut buffer = BytesMut::from(&[0x81, 0x80, 0x04][..]);
     let refused = decode::<Control>(&mut buffer, MAX_CONTROL_BYTES);
-    assert_eq!(
-        refused,
-        Err(DecodeError::TooLarge {
-            size,
-            max: MAX_CONTROL_BYTES
-        })
-    );
+    assert_eq!(refused, Err(DecodeError::TooLarge { size, max: MAX_CONTROL_BYTES }));
 }
 
 #[test]
@@ -255,19 +201,10 @@ fn prefix_has_at_most_four_bytes() {
     let decode_drain = |bytes: &[u8]| decode::<Drain>(&mut BytesMut::from(bytes), 64);
     assert_eq!(decode_drain(&[]), Ok(None));
     assert_eq!(decode_drain(&[0x80, 0x80, 0x80]), Ok(None));
-    assert_eq!(
-        decode_drain(&[0x80, 0x80, 0x80, 0x00]),
-        Ok(Some(Drain::default()))
-    );
-    assert_eq!(
-        decode_drain(&[0x80, 0x80, 0x80, 0x80]),
-        Err(DecodeError::BadLength)
-    );
+    assert_eq!(decode_drain(&[0x80, 0x80, 0x80, 0x00]), Ok(Some(Drain::default())));
+    assert_eq!(decode_drain(&[0x80, 0x80, 0x80, 0x80]), Err(DecodeError::BadLength));
     let size = MAX_PREFIX_LENGTH;
-    assert_eq!(
-        decode_drain(&[0xff, 0xff, 0xff, 0x7f]),
-        Err(DecodeError::TooLarge { size, max: 64 })
-    );
+    assert_eq!(decode_drain(&[0xff, 0xff, 0xff, 0x7f]), Err(DecodeError::TooLarge { size, max: 64 }));
 }
 
 #[test]
@@ -275,8 +212,5 @@ fn a_message_that_ends_inside_a_field_is_malformed() {
     // Two bytes long, but the string within says five.
     let mut buffer = BytesMut::from(&[2, 0x0a, 5, b'a', b'b', b'c'][..]);
     let refused = decode::<Drain>(&mut buffer, 64);
-    assert!(
-        matches!(refused, Err(DecodeError::Malformed(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(DecodeError::Malformed(_))), "{refused:?}");
 }

@@ -1,0 +1,119 @@
+//! Builds the parts, joins them, drains them.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use dashmap::DashMap;
+use konnectivity_process::{
+    admin,
+    signals::{Signals, Stopping},
+};
+use konnectivity_transport::{
+    endpoint::HANDSHAKE_LIMIT,
+    control::HELLO_LIMIT,
+    tls::{self, Identity, TUNNEL_ALPN},
+    window::MemoryBudget,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::Routes,
+    config::{Config, Tls},
+    dial::Dials,
+    metrics::Metrics,
+    server_connection::Connector,
+    server_set::{self, ServerSetSettings, ServerSetStatus},
+};
+
+/// How long connections may take to say good-bye after they were told to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// What could not be loaded or bound, with the setting and what to do; nothing is connected then.
+pub async fn run(config: Config) -> Result<()> {
+    let stopping = Stopping::default();
+    let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
+    let client_tls = client_tls(&config.tls)?;
+    let health = config.health.bind_tcp()?;
+    let admin = config.admin.bind_tcp()?;
+
+    let metrics = Arc::new(Metrics::new());
+    let budget = MemoryBudget::new(config.quic.memory_budget);
+    let served = Arc::new(DashMap::new());
+    let (status, watched) = watch::channel(ServerSetStatus::default());
+    let dials_stop = CancellationToken::new();
+    let routes = Routes {
+        served: served.clone(),
+        status: watched,
+        metrics: metrics.clone(),
+        budget: budget.clone(),
+        health_port: config.health.addresses.first().map_or(0, |address| address.port()),
+    };
+    let connector = Connector {
+        server: config.server.clone(),
+        agent_id: config.agent_id.clone(),
+        identifiers: config.identifiers_query.clone(),
+        tls: client_tls,
+        quic: config.quic.clone(),
+        budget,
+        dials: Dials { limit: config.dial_timeout, metrics, stop: dials_stop.clone() },
+        drain: stopping.drain.clone(),
+        served,
+    };
+    let settings = ServerSetSettings {
+        sync_interval: config.reconnect.interval,
+        sync_interval_cap: config.reconnect.interval_cap,
+        sync_forever: config.reconnect.forever,
+        attempt_limit: HANDSHAKE_LIMIT + HELLO_LIMIT,
+    };
+    tracing::info!(agent_id = %config.agent_id, server = %config.server.host, port = config.server.port, "proxy-agent is up");
+
+    let ended = CancellationToken::new();
+    let health_routes = routes.clone();
+    let health = admin::serve(health, move |request| health_routes.health(request), ended.clone());
+    let admin = admin::serve(admin, move |request| routes.admin(request), ended.clone());
+    let served = async { tokio::try_join!(health, admin).context("health and admin ports") };
+    let connections =
+        server_set::run(settings, Arc::new(connector), stopping.drain.clone(), stopping.stop.clone(), status);
+    let work = async {
+        tokio::select! {
+            () = connections => {}
+            () = deadline(&stopping, config.graceful_shutdown_timeout, &dials_stop) => {
+                tracing::warn!("stopped with connections still open");
+            }
+        }
+        ended.cancel();
+    };
+    let signals = async {
+        tokio::select! {
+            () = signals.forward(stopping.clone()) => ended.cancelled().await,
+            () = ended.cancelled() => {}
+        }
+    };
+    let (served, (), ()) = tokio::join!(served, work, signals);
+    served?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Returns when connections have had their time: after the first signal the time to drain, then a little for the last
+/// bytes of the dials that are cut.
+async fn deadline(stopping: &Stopping, drain_limit: Duration, dials_stop: &CancellationToken) {
+    stopping.drain.cancelled().await;
+    tokio::select! {
+        () = tokio::time::sleep(drain_limit) => {}
+        () = stopping.stop.cancelled() => {}
+    }
+    dials_stop.cancel();
+    tokio::time::sleep(STOP_LIMIT).await;
+}
+
+fn client_tls(files: &Tls) -> Result<rustls::ClientConfig> {
+    let roots = tls::load_roots(&files.ca).context("--ca-cert")?;
+    let identity = files.identity.as_ref().map(|identity| Identity::load(&identity.certificate, &identity.key));
+    let identity = identity.transpose().context("--agent-cert and --agent-key")?;
+    Ok(tls::client_config(roots, identity.as_ref(), TUNNEL_ALPN)?)
+}

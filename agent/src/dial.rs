@@ -1,0 +1,116 @@
+//! The life of one dial: read the request, connect the target, answer, relay.
+
+use std::{sync::Arc, time::Duration};
+
+use konnectivity_process::dial_record::DialRecord;
+use konnectivity_transport::{
+    connection::{IncomingDial, OpenDial},
+    relay::{Outcome, Start, relay},
+    stream::ReceiveError,
+    wire::{
+        code::StreamCode,
+        message::{DialErrorKind, DialReply, DialRequest},
+    },
+};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    metrics::Metrics,
+    target::{self, TargetError},
+};
+
+/// What every dial of this agent shares.
+#[derive(Clone)]
+pub struct Dials {
+    /// Longest time for a target to connect, its name's look-up included.
+    pub limit: Duration,
+    /// Where dials are counted.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when dials must end now.
+    pub stop: CancellationToken,
+}
+
+impl Dials {
+    /// Serves one dial to its end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future resets the stream and the target's socket.
+    pub async fn serve(self, incoming: IncomingDial) {
+        let (request, mut dial) = match incoming.request().await {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::info!(%error, "a dial request could not be read");
+                return;
+            }
+        };
+        let record = DialRecord::start(request.dial_id, &request.address, self.metrics.clone());
+        let connected = tokio::select! {
+            connected = self.connect(&request) => connected,
+            error = dial.stream.receive.given_up() => {
+                record.finish(given_up(&error), Some(&error.to_string()), 0, 0);
+                return;
+            }
+            () = self.stop.cancelled() => {
+                dial.stream.abort(StreamCode::DrainDeadline);
+                return;
+            }
+        };
+        match connected {
+            Ok(socket) => self.run(socket, dial, record).await,
+            Err(error) => self.refuse(&error, dial, record).await,
+        }
+    }
+
+    async fn connect(&self, request: &DialRequest) -> Result<TcpStream, TargetError> {
+        if request.network != "tcp" {
+            return Err(TargetError {
+                kind: DialErrorKind::Malformed,
+                text: format!("dial {0}: unknown network {0}", request.network),
+            });
+        }
+        let asked = Duration::from_millis(u64::from(request.timeout_ms));
+        let limit = if asked.is_zero() { self.limit } else { self.limit.min(asked) };
+        target::connect(&request.address, limit).await
+    }
+
+    async fn refuse(&self, error: &TargetError, mut dial: OpenDial, record: DialRecord<Metrics>) {
+        self.metrics.dial_failed(error.kind);
+        record.finish("dial_failed", Some(&error.text), 0, 0);
+        if dial.answer(&DialReply::failed(error.kind, error.text.clone())).await.is_ok() {
+            dial.finish_failed().await;
+        }
+    }
+
+    async fn run(&self, socket: TcpStream, mut dial: OpenDial, record: DialRecord<Metrics>) {
+        self.metrics.dial_connected(record.started().elapsed());
+        let _open = self.metrics.endpoint_connection();
+        let local = socket.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
+        if let Err(error) = dial.answer(&DialReply::connected(local)).await {
+            record.finish("cancelled", Some(&error.to_string()), 0, 0);
+            return;
+        }
+        let outcome = tokio::select! {
+            outcome = relay(socket, &mut dial, Start::default()) => Some(outcome),
+            () = self.stop.cancelled() => None,
+        };
+        let flow = dial.stream.flow().clone();
+        let (label, error) = match &outcome {
+            Some(outcome) => (Outcome::label(outcome), outcome.error()),
+            None => ("drain_deadline", Some(StreamCode::DrainDeadline.meaning().to_owned())),
+        };
+        if outcome.is_none() {
+            dial.stream.receive.stop(StreamCode::DrainDeadline);
+            dial.stream.send.reset_after_delivery(StreamCode::DrainDeadline).await;
+        }
+        record.finish(label, error.as_deref(), flow.bytes_sent(), flow.bytes_received());
+        dial.stream.send.delivered().await;
+    }
+}
+
+fn given_up(error: &ReceiveError) -> &'static str {
+    match error {
+        ReceiveError::Lost(_) => "connection_lost",
+        ReceiveError::Reset(_) | ReceiveError::Closed => "cancelled",
+    }
+}

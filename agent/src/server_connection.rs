@@ -1,0 +1,242 @@
+//! The life of one connection to one server: connect, say hello, accept dials, drain.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use dashmap::DashMap;
+use konnectivity_process::version;
+use konnectivity_transport::{
+    connection::{Connection, ConnectionLost},
+    control::{ControlStream, HelloError, say_hello},
+    endpoint::{self, ConnectError},
+    id::{AgentId, IdError, ServerId},
+    settings::QuicSettings,
+    window::MemoryBudget,
+    wire::{
+        code::ConnectionCode,
+        message::{ControlBody, Drain, Hello},
+    },
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::ServerAddress,
+    dial::Dials,
+    happy_eyeballs::{STAGGER, order, race},
+    server_set,
+};
+
+/// How long the last packets of a closed connection may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why there is no connection to a server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectFailure {
+    /// The server's name cannot be resolved.
+    #[error("cannot resolve {host} of --proxy-server-host: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        source: std::io::Error,
+    },
+    /// No address of the server answers.
+    #[error("{}", .0.iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>().join("; "))]
+    Addresses(Vec<(SocketAddr, ConnectError)>),
+    /// The server did not accept the agent.
+    #[error("the server at {remote} did not accept this agent")]
+    Hello {
+        /// Its address.
+        remote: SocketAddr,
+        /// What it says.
+        source: HelloError,
+    },
+    /// The server's id cannot be used.
+    #[error("the server at {remote} says an id that cannot be used")]
+    ServerId {
+        /// Its address.
+        remote: SocketAddr,
+        /// What is wrong with it.
+        source: IdError,
+    },
+}
+
+/// Makes connections to whichever server the address leads to.
+pub struct Connector {
+    /// Where the servers are.
+    pub server: ServerAddress,
+    /// Who we say we are.
+    pub agent_id: AgentId,
+    /// What we say we can reach, URL-encoded.
+    pub identifiers: String,
+    /// How we check the server and prove who we are.
+    pub tls: rustls::ClientConfig,
+    /// How connections behave.
+    pub quic: QuicSettings,
+    /// What all connections together may hold.
+    pub budget: Arc<MemoryBudget>,
+    /// What each dial needs.
+    pub dials: Dials,
+    /// Cancelled when the agent drains.
+    pub drain: CancellationToken,
+    /// Connections that are served now, for metrics.
+    pub served: Arc<DashMap<ServerId, Connection>>,
+}
+
+impl server_set::Connector for Connector {
+    type Connection = ServerConnection;
+    type Error = ConnectFailure;
+
+    async fn connect(&self) -> Result<ServerConnection, ConnectFailure> {
+        let host = self.server.host.as_str();
+        let found = tokio::net::lookup_host((host, self.server.port)).await;
+        let addresses: Vec<_> =
+            found.map_err(|source| ConnectFailure::Resolve { host: host.to_owned(), source })?.collect();
+        let attempt = |remote| {
+            endpoint::connect(remote, host, self.tls.clone(), &self.quic, self.budget.clone())
+        };
+        let connection = race(order(addresses), STAGGER, attempt).await.map_err(ConnectFailure::Addresses)?;
+        let remote = connection.remote();
+        let hello = Hello {
+            agent_id: self.agent_id.to_string(),
+            identifiers: self.identifiers.clone(),
+            token: String::new(),
+            software: format!("konnectivity-quic {}", version::VERSION),
+            capabilities: Vec::new(),
+        };
+        let (control, welcome) =
+            say_hello(&connection, hello).await.map_err(|source| ConnectFailure::Hello { remote, source })?;
+        let server_id =
+            ServerId::new(welcome.server_id).map_err(|source| ConnectFailure::ServerId { remote, source })?;
+        Ok(ServerConnection {
+            server_id,
+            server_count: welcome.server_count,
+            connection,
+            control,
+            dials: self.dials.clone(),
+            drain: self.drain.clone(),
+            served: self.served.clone(),
+        })
+    }
+}
+
+/// A connection whose server has said who it is.
+pub struct ServerConnection {
+    server_id: ServerId,
+    server_count: u32,
+    connection: Connection,
+    control: ControlStream,
+    dials: Dials,
+    drain: CancellationToken,
+    served: Arc<DashMap<ServerId, Connection>>,
+}
+
+impl server_set::Connection for ServerConnection {
+    fn server_id(&self) -> &ServerId {
+        &self.server_id
+    }
+
+    fn server_count(&self) -> u32 {
+        self.server_count
+    }
+
+    async fn serve(self) {
+        let Self { server_id, connection, control, dials, drain, served, .. } = self;
+        served.insert(server_id.clone(), connection.clone());
+        let tasks = TaskTracker::new();
+        let lost = tokio::select! {
+            lost = accept(&connection, &tasks, &dials) => lost,
+            lost = attend(&connection, control, &drain) => lost,
+            lost = leave(&connection, &tasks, &dials.stop, &drain) => lost,
+        };
+        tracing::info!(%server_id, reason = %lost, "disconnected from a server");
+        served.remove(&server_id);
+        tasks.close();
+        tasks.wait().await;
+        connection.wait_closed(CLOSE_LIMIT).await;
+    }
+
+    async fn close_duplicate(self) {
+        self.connection.close(ConnectionCode::DuplicateServer, "this agent has a connection to this server already");
+        self.connection.wait_closed(CLOSE_LIMIT).await;
+    }
+}
+
+/// Accepts dials, each in a task of its own, until the connection is gone.
+async fn accept(connection: &Connection, tasks: &TaskTracker, dials: &Dials) -> ConnectionLost {
+    loop {
+        match connection.accept_dial().await {
+            Ok(incoming) => tasks.spawn(dials.clone().serve(incoming)),
+            Err(lost) => return lost,
+        };
+    }
+}
+
+/// Handles control messages, and tells the server when the agent drains.
+async fn attend(connection: &Connection, mut control: ControlStream, drain: &CancellationToken) -> ConnectionLost {
+    let mut told = false;
+    let mut govern = std::pin::pin!(connection.govern());
+    loop {
+        tokio::select! {
+            () = &mut govern => break,
+            () = drain.cancelled(), if !told => {
+                told = true;
+                let message = ControlBody::Drain(Drain { reason: "the agent is stopping".into() });
+                if control.sender.send(message).await.is_err() {
+                    break;
+                }
+            }
+            message = control.receiver.next() => match message {
+                Ok(ControlBody::Drain(drain)) => tracing::info!(reason = drain.reason, "the server drains"),
+                // Server addresses are for a later version of this agent, which says so in its capabilities.
+                Ok(ControlBody::Servers(_)) => {}
+                Ok(_) => {
+                    connection.close(ConnectionCode::Protocol, "a server must not send this control message");
+                    break;
+                }
+                Err(error) => {
+                    // If the connection is gone already, this changes nothing.
+                    connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
+                    break;
+                }
+            },
+        }
+    }
+    connection.closed().await
+}
+
+/// After a drain: closes the connection when its last dial has ended, or when dials must end now.
+async fn leave(
+    connection: &Connection,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    drain: &CancellationToken,
+) -> ConnectionLost {
+    drain.cancelled().await;
+    let deadline_passed = tokio::select! {
+        () = idle(connection, tasks) => false,
+        () = stop.cancelled() => true,
+    };
+    if deadline_passed {
+        tasks.close();
+        tasks.wait().await;
+        connection.close(ConnectionCode::DrainDeadline, "the agent has stopped; its time to drain has passed");
+    } else {
+        connection.close(ConnectionCode::Drained, "the agent has stopped; its last dial has ended");
+    }
+    connection.closed().await
+}
+
+/// How often a draining agent looks whether its last dial has ended.
+const IDLE_CHECK: Duration = Duration::from_millis(50);
+
+/// Dials that were on their way when the server heard of the drain still come: the agent waits that long for them.
+const LAST_DIALS: Duration = Duration::from_millis(500);
+
+async fn idle(connection: &Connection, tasks: &TaskTracker) {
+    let mut quiet = Duration::ZERO;
+    while quiet < LAST_DIALS {
+        tokio::time::sleep(IDLE_CHECK).await;
+        let busy = connection.open_dials() > 0 || !tasks.is_empty();
+        quiet = if busy { Duration::ZERO } else { quiet + IDLE_CHECK };
+    }
+}

@@ -1,0 +1,39 @@
+//! The benchmark program; `scripts/bench.sh` builds what it needs and runs it.
+
+use clap::{Parser, Subcommand};
+use konnectivity_interop::bench::{self, options::Options};
+use konnectivity_interop::load::targets;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Compares direct TCP, the Go reference and this project's programs in one run.
+#[derive(Parser)]
+#[command(version)]
+struct Command {
+    #[command(subcommand)]
+    command: Kind,
+}
+
+#[derive(Subcommand)]
+enum Kind {
+    /// Everything on this machine, over loopback.
+    Loopback(Box<Options>),
+    /// (used by the benchmark itself) The process with the targets.
+    #[command(hide = true, name = targets::COMMAND)]
+    Targets,
+}
+
+// One thread: the load is to come from one core at most, and from no work-stealing scheduler.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = match Command::parse().command {
+        Kind::Targets => return targets::serve().await,
+        Kind::Loopback(options) => options,
+    };
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // Whatever was started is stopped when the run is dropped.
+    tokio::select! {
+        result = bench::run(&options) => result,
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("told to stop"),
+    }
+}

@@ -1,0 +1,185 @@
+//! How a client reaches a target.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::DIAL_WITHIN;
+use crate::certificates::Folder;
+use crate::peer::Frontend;
+
+/// A reply head longer than this is no answer to CONNECT.
+const MAX_REPLY_BYTES: usize = 4096;
+
+/// Why a dial failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Neither a connection nor an answer.
+    #[error("the dial failed: {0}")]
+    Io(#[from] io::Error),
+    /// The frontend refused.
+    #[error("the dial was answered {0:?}")]
+    Refused(String),
+    /// Bytes of the target came together with the answer.
+    #[error("{0} bytes came with the answer")]
+    BytesWithReply(usize),
+    /// No answer in [`DIAL_WITHIN`].
+    #[error("no answer to the dial in {DIAL_WITHIN:?}")]
+    TimedOut,
+}
+
+/// Why the client's certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    /// A file cannot be read or understood.
+    #[error("cannot use the client's certificates: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// TLS refuses them.
+    #[error("cannot use the client's certificates: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// How a client reaches a target.
+#[derive(Clone)]
+pub enum Path {
+    /// Without a tunnel.
+    Direct,
+    /// HTTP CONNECT over a Unix socket.
+    Unix(PathBuf),
+    /// HTTP CONNECT over mutual TLS.
+    MutualTls(SocketAddr, TlsConnector),
+}
+
+impl Path {
+    /// The path through a pair's frontend.
+    ///
+    /// # Errors
+    /// [`PathError`] when the client's certificates cannot be used.
+    pub fn through(frontend: &Frontend, certificates: &Folder) -> Result<Self, PathError> {
+        match frontend {
+            Frontend::Unix(path) => Ok(Self::Unix(path.clone())),
+            Frontend::MutualTls(address) => Ok(Self::MutualTls(*address, connector(certificates)?)),
+        }
+    }
+
+    /// Connects to the target.
+    ///
+    /// # Errors
+    /// [`DialError`]; a dial that takes longer than [`DIAL_WITHIN`] is given up.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened.
+    pub async fn dial(&self, target: SocketAddr) -> Result<Dial, DialError> {
+        timeout(DIAL_WITHIN, self.connect(target)).await.unwrap_or(Err(DialError::TimedOut))
+    }
+
+    async fn connect(&self, target: SocketAddr) -> Result<Dial, DialError> {
+        match self {
+            Self::Direct => Ok(Dial::Tcp(tcp(target).await?)),
+            Self::Unix(path) => ask(Dial::Unix(UnixStream::connect(path).await?), target).await,
+            Self::MutualTls(address, connector) => {
+                let stream = connector.connect(ServerName::from(address.ip()), tcp(*address).await?).await?;
+                ask(Dial::Tls(Box::new(stream)), target).await
+            }
+        }
+    }
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends CONNECT and reads the answer, which must come alone: every target here waits for the client's first byte.
+async fn ask(mut dial: Dial, target: SocketAddr) -> Result<Dial, DialError> {
+    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    dial.write_all(request.as_bytes()).await?;
+    dial.flush().await?;
+    let mut reply = Vec::with_capacity(256);
+    let head = loop {
+        if dial.read_buf(&mut reply).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if let Some(at) = reply.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if reply.len() > MAX_REPLY_BYTES {
+            return Err(DialError::Refused("too much".to_owned()));
+        }
+    };
+    let text = String::from_utf8_lossy(&reply);
+    if !text.starts_with("HTTP/1.1 200 ") {
+        return Err(DialError::Refused(text.replace("\r\n", " ").trim().to_owned()));
+    }
+    match reply.len() - head {
+        0 => Ok(dial),
+        more => Err(DialError::BytesWithReply(more)),
+    }
+}
+
+fn connector(certificates: &Folder) -> Result<TlsConnector, PathError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificates.file("ca.crt"))?)?;
+    let chain = vec![CertificateDer::from_pem_file(certificates.file("client.crt"))?];
+    let key = PrivateKeyDer::from_pem_file(certificates.file("client.key"))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The client's side of an established dial.
+#[derive(Debug)]
+pub enum Dial {
+    /// To the target itself, or to a frontend.
+    Tcp(TcpStream),
+    /// To a frontend.
+    Unix(UnixStream),
+    /// To a frontend, encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+macro_rules! each {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Dial::Tcp($stream) => $call,
+            Dial::Unix($stream) => $call,
+            Dial::Tls($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Dial {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Dial {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

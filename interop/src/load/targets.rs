@@ -1,0 +1,239 @@
+//! The targets: a process of its own (this program once more, with [`COMMAND`]), on one thread, so that it takes neither
+//! the clients' time nor their file descriptors.
+//!
+//! It prints where it listens as one line of JSON and ends when its standard input does, so it never outlives the benchmark.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// The benchmark's subcommand that calls [`serve`].
+pub const COMMAND: &str = "targets";
+
+/// What sources and sinks move at a time.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// Echo targets listen on so many loopback addresses, so that the agent's ports for outgoing connections do not run out.
+const ECHO_ADDRESSES: u8 = 8;
+
+/// Where the targets of a process listen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Addresses {
+    echo: Vec<SocketAddr>,
+    source: SocketAddr,
+    sink: SocketAddr,
+    stalled: SocketAddr,
+    counters: SocketAddr,
+}
+
+/// What the targets have carried, and when that was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// By the clock of the targets' process.
+    pub time: Duration,
+    /// Bytes read by sinks.
+    pub received: u64,
+    /// Bytes written by sources.
+    pub sent: u64,
+}
+
+/// A running process with targets; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Targets {
+    child: Child,
+    addresses: Addresses,
+    counters: TcpStream,
+}
+
+impl Targets {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not say where it listens.
+    pub async fn start() -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut child = Command::new(program)
+            .arg(COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the targets")?;
+        let stdout = child.stdout.take().context("the targets have no output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).context("cannot read from the targets")?;
+        let addresses: Addresses =
+            serde_json::from_str(&line).context("the targets do not say where they listen")?;
+        let counters = TcpStream::connect(addresses.counters).await.context("cannot reach the targets")?;
+        Ok(Self { child, addresses, counters })
+    }
+
+    /// Answers what it gets; dial number `n` of many has its own of several addresses.
+    pub fn echo(&self, n: usize) -> SocketAddr {
+        self.addresses.echo[n % self.addresses.echo.len()]
+    }
+
+    /// Sends as fast as it can once it has got one byte.
+    pub fn source(&self) -> SocketAddr {
+        self.addresses.source
+    }
+
+    /// Reads as fast as it can.
+    pub fn sink(&self) -> SocketAddr {
+        self.addresses.sink
+    }
+
+    /// Accepts and never reads.
+    pub fn stalled(&self) -> SocketAddr {
+        self.addresses.stalled
+    }
+
+    /// Asks for the counters.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a second call could read the first one's answer.
+    pub async fn counters(&mut self) -> anyhow::Result<Counters> {
+        self.counters.write_all(&[0]).await.context("the targets are gone")?;
+        let nanos = self.counters.read_u64().await.context("the targets are gone")?;
+        let received = self.counters.read_u64().await.context("the targets are gone")?;
+        let sent = self.counters.read_u64().await.context("the targets are gone")?;
+        Ok(Counters { time: Duration::from_nanos(nanos), received, sent })
+    }
+}
+
+impl Drop for Targets {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Echo,
+    Source,
+    Sink,
+    Stalled,
+    Counters,
+}
+
+#[derive(Debug)]
+struct Shared {
+    start: Instant,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+/// Runs the targets until standard input ends.
+///
+/// # Errors
+/// When a port cannot be had.
+pub async fn serve() -> anyhow::Result<()> {
+    let shared = Arc::new(Shared { start: Instant::now(), received: AtomicU64::new(0), sent: AtomicU64::new(0) });
+    let mut tasks = JoinSet::new();
+    let mut echo = Vec::new();
+    for host in 1..=ECHO_ADDRESSES {
+        echo.push(listen(&mut tasks, &shared, Kind::Echo, Ipv4Addr::new(127, 0, 0, host)).await?);
+    }
+    let addresses = Addresses {
+        echo,
+        source: listen(&mut tasks, &shared, Kind::Source, Ipv4Addr::LOCALHOST).await?,
+        sink: listen(&mut tasks, &shared, Kind::Sink, Ipv4Addr::LOCALHOST).await?,
+        stalled: listen(&mut tasks, &shared, Kind::Stalled, Ipv4Addr::LOCALHOST).await?,
+        counters: listen(&mut tasks, &shared, Kind::Counters, Ipv4Addr::LOCALHOST).await?,
+    };
+    println!("{}", serde_json::to_string(&addresses)?);
+    std::io::stdout().flush()?;
+    // A blocking read on a thread of its own: the reactor's standard input would take turns with the load.
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+    Ok(())
+}
+
+async fn listen(
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+    kind: Kind,
+    address: Ipv4Addr,
+) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((address, 0)).await.with_context(|| format!("cannot listen on {address}"))?;
+    let local = listener.local_addr()?;
+    let shared = shared.clone();
+    tasks.spawn(async move {
+        let mut dials = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+                    dials.spawn(answer(stream, kind, shared.clone()));
+                },
+                Some(_) = dials.join_next() => {}
+            }
+        }
+    });
+    Ok(local)
+}
+
+/// One connection, to its end; an error is the client's way to end it.
+async fn answer(mut stream: TcpStream, kind: Kind, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let _ = match kind {
+        Kind::Echo => echo(&mut stream).await,
+        Kind::Source => source(&mut stream, &shared).await,
+        Kind::Sink => sink(&mut stream, &shared).await,
+        Kind::Stalled => std::future::pending().await,
+        Kind::Counters => counters(&mut stream, &shared).await,
+    };
+}
+
+async fn echo(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 1024];
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            length => stream.write_all(&buffer[..length]).await?,
+        }
+    }
+}
+
+async fn source(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
+    stream.read_u8().await?;
+    let chunk = vec![0x5a; CHUNK_BYTES];
+    loop {
+        let length = stream.write(&chunk).await?;
+        shared.sent.fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+async fn sink(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match stream.read(&mut chunk).await? {
+            0 => return Ok(()),
+            length => shared.received.fetch_add(length as u64, Ordering::Relaxed),
+        };
+    }
+}
+
+async fn counters(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
+    loop {
+        stream.read_u8().await?;
+        let nanos = u64::try_from(shared.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let values = [nanos, shared.received.load(Ordering::Relaxed), shared.sent.load(Ordering::Relaxed)];
+        stream.write_all(&values.map(u64::to_be_bytes).concat()).await?;
+    }
+}

@@ -1,0 +1,201 @@
+//! One started program.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+/// What `/proc/PID/stat` counts in: Linux shows 100 a second to every program, whatever the kernel's own rate.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A program that was started here; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts the program with its output in `folder/NAME.log`.
+    ///
+    /// # Errors
+    /// When the log cannot be made or the program cannot be run.
+    pub fn start(
+        name: &str,
+        program: &Path,
+        arguments: impl Iterator<Item = String>,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().context("cannot share the log")?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// Its name in logs and messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Checks that it still runs.
+    ///
+    /// # Errors
+    /// Says how it ended and shows the last lines of its log.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        match self.ended()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended: {status}{}", self.name, self.last_log_lines()),
+        }
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("cannot ask about {}", self.name))
+    }
+
+    /// The end of its log, indented, on lines of its own.
+    pub fn last_log_lines(&self) -> String {
+        const BYTES: u64 = 4096;
+        const LINES: usize = 15;
+        let tail = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(&self.log)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match tail() {
+            Err(error) => format!("\n    (no log: {error})"),
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let lines: Vec<_> = text.lines().collect();
+                let last = &lines[lines.len().saturating_sub(LINES)..];
+                last.iter().map(|line| format!("\n    | {line}")).collect()
+            }
+        }
+    }
+
+    /// CPU time used since the start, by all its threads, to 10 ms.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/stat", self.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("{} is gone", self.name))?;
+        let ticks = cpu_ticks(&stat).with_context(|| format!("cannot understand {path}"))?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    /// Resident memory in bytes; kernel memory of its sockets is not in it.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        // `status` may be off by some pages per thread, `smaps_rollup` counts.
+        let path = format!("/proc/{}/smaps_rollup", self.id());
+        let text = fs::read_to_string(&path).with_context(|| format!("{} is gone", self.name))?;
+        let kilobytes = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+            .with_context(|| format!("no Rss in {path}"))?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = i32::try_from(self.id()).context("a process id is an i32")?;
+        kill(Pid::from_raw(id), signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Asks it to stop, asks again, kills it at last. (The first signal makes the reference's agent drain, for ever.)
+    pub async fn stop(mut self) {
+        for patience in [Duration::from_millis(50), Duration::from_secs(3)] {
+            let _ = self.signal(Signal::SIGTERM);
+            if self.ends_within(patience).await {
+                return;
+            }
+        }
+    }
+
+    async fn ends_within(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        false
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// User and system time from a line of `/proc/PID/stat` (proc(5)): fields 14 and 15, counted behind the name, which may hold spaces.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let mut fields = behind_name.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_found_behind_an_odd_name() {
+        let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 17 4 0 0 20 0 3 0 100 0 0";
+        assert_eq!(cpu_ticks(stat), Some(21));
+        assert_eq!(cpu_ticks("42 (short) S 1"), None);
+        assert_eq!(cpu_ticks(""), None);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_is_told_with_its_last_words() {
+        let folder = std::env::temp_dir();
+        let arguments = ["-c", "echo first; echo last words >&2; exit 3"].map(str::to_owned);
+        let mut process =
+            Process::start("a-shell", Path::new("/bin/sh"), arguments.into_iter(), &folder).unwrap();
+        process.child.wait().unwrap();
+        let error = process.check().unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("| last words"), "{error}");
+        fs::remove_file(process.log()).unwrap();
+    }
+}

@@ -1,0 +1,157 @@
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+};
+
+use super::*;
+
+fn routes(request: &Request) -> Response {
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "ok"),
+        "/echo" => text(StatusCode::OK, format!("{} {:?}", request.method(), request.uri().query())),
+        _ => not_found(),
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+fn start() -> Server {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(serve(vec![listener], routes, shutdown.clone()));
+    Server { address, shutdown, task }
+}
+
+/// Sends all of a request and reads until the server ends the connection.
+async fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    reply
+}
+
+/// Reads one reply whose body is `ok`.
+async fn read_ok(stream: &mut TcpStream) {
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"\r\n\r\nok") {
+        assert_ne!(stream.read_buf(&mut reply).await.unwrap(), 0, "{}", String::from_utf8_lossy(&reply));
+    }
+}
+
+#[tokio::test]
+async fn replies_to_any_method_and_knows_its_paths() {
+    let server = start();
+    let reply = exchange(server.address, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    assert!(reply.contains("\r\ncontent-type: text/plain; charset=utf-8\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
+    let reply = exchange(server.address, "POST /echo?verbose HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc").await;
+    assert!(reply.ends_with("POST Some(\"verbose\")"), "{reply}");
+    let reply = exchange(server.address, "GET /other HTTP/1.0\r\n\r\n").await;
+    assert!(reply.starts_with("HTTP/1.0 404 Not Found\r\n") && reply.ends_with("404 page not found\n"), "{reply}");
+}
+
+#[tokio::test]
+async fn garbage_ends_only_its_connection() {
+    let server = start();
+    let reply = exchange(server.address, "\0\u{1}garbage\r\n\r\n").await;
+    assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        read_ok(&mut stream).await;
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_idle_and_half_sent_requests_and_the_port() {
+    let server = start();
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_ok(&mut idle).await;
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"GET /hea").await.unwrap();
+
+    server.shutdown.cancel();
+    server.task.await.unwrap().unwrap();
+    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
+    // The kernel may say reset, because bytes of the request were not read.
+    assert!(matches!(half.read(&mut [0]).await, Ok(0) | Err(_)));
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn dropping_the_future_ends_its_tasks() {
+    let server = start();
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_ok(&mut idle).await;
+    server.task.abort();
+    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
+}
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Set in the process that the next test starts: a limit of file descriptors is for all threads of a process.
+const CHILD: &str = "ADMIN_TEST_CHILD";
+
+#[tokio::test]
+async fn child_without_file_descriptors() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = start();
+    // These connect without the server's doing: its task has not run yet.
+    let mut clients = Vec::new();
+    while let Ok(client) = std::net::TcpStream::connect(server.address) {
+        clients.push(client);
+    }
+    while !String::from_utf8_lossy(&log.0.lock().unwrap()).contains("cannot accept connections") {
+        tokio::task::yield_now().await;
+    }
+    drop(clients);
+    let reply = exchange(server.address, "GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
+}
+
+#[test]
+fn accepting_goes_on_after_the_limit_of_file_descriptors() {
+    let child = "admin::tests::child_without_file_descriptors";
+    let run = format!("ulimit -n 32 && exec \"$0\" {child} --exact");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &run]).arg(std::env::current_exe().unwrap()).env(CHILD, "1");
+    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(output.contains("1 passed"), "{output}");
+}
+
+#[test]
+fn accept_errors_that_call_for_a_pause() {
+    assert!(is_of_one_connection(&io::ErrorKind::ConnectionAborted.into()));
+    // EMFILE: no file descriptor is left in this process.
+    assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
+}

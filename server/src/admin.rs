@@ -1,0 +1,109 @@
+//! What the health and admin ports answer (compat 9.1).
+
+use std::sync::{Arc, atomic::Ordering};
+
+use hyper::StatusCode;
+use konnectivity_process::{
+    admin::{Request, Response, not_found, text},
+    connections::ConnectionFacts,
+    metrics::{CONTENT_TYPE, QuicSnapshot},
+};
+use konnectivity_transport::window::MemoryBudget;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::{
+        Backend,
+        registry::{BackendView, Registry},
+    },
+    frontend::listener::ListenerCounts,
+    metrics::Metrics,
+    strategy::Strategy,
+};
+
+/// Labels that tell the connections of agents apart.
+const LABELS: &[&str] = &["agent_id", "connection"];
+
+/// Answers requests from what the server knows.
+#[derive(Clone)]
+pub struct Routes {
+    /// Backends.
+    pub registry: Arc<Registry<Backend>>,
+    /// The first one decides readiness.
+    pub strategies: Arc<[Strategy]>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What all connections together may hold.
+    pub budget: Arc<MemoryBudget>,
+    /// What happened at the frontend's listener.
+    pub counts: Arc<ListenerCounts>,
+    /// Cancelled when the server drains.
+    pub draining: CancellationToken,
+}
+
+impl Routes {
+    /// The health port.
+    pub fn health(&self, request: &Request) -> Response {
+        match request.uri().path() {
+            "/healthz" => text(StatusCode::OK, "ok"),
+            "/readyz" | "/ready" => self.ready(request.uri().query()),
+            "/metrics" => self.metrics(),
+            _ => not_found(),
+        }
+    }
+
+    /// The admin port.
+    pub fn admin(&self, request: &Request) -> Response {
+        match request.uri().path() {
+            "/metrics" => self.metrics(),
+            "/connections" => self.connections(),
+            _ => not_found(),
+        }
+    }
+
+    /// Dials on all connections.
+    pub fn open_dials(&self) -> usize {
+        self.registry.backends().iter().map(|backend| backend.open_dials()).sum::<usize>() + self.metrics.pending_dials()
+    }
+
+    fn ready(&self, query: Option<&str>) -> Response {
+        let checks = [
+            ("backends", self.has_backend(), "no connection to any proxy agent"),
+            ("draining", !self.draining.is_cancelled(), "the server is draining"),
+        ];
+        konnectivity_process::admin::readiness(&checks, query, StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn has_backend(&self) -> bool {
+        self.strategies.first().is_some_and(|first| self.registry.has_any(*first))
+    }
+
+    fn metrics(&self) -> Response {
+        let backends = self.registry.backends();
+        let connections = backends.iter().map(|backend| {
+            let labels = vec![backend.agent_id().to_owned(), backend.number().to_string()];
+            (labels, backend.carrier().stats())
+        });
+        let snapshot = QuicSnapshot {
+            label_names: LABELS,
+            connections: connections.collect(),
+            memory_budget: self.budget.limit(),
+            memory_used: self.budget.used(),
+        };
+        let ready = self.strategies.iter().map(|strategy| (*strategy, self.registry.count(*strategy)));
+        let accept_errors = self.counts.accept_errors.load(Ordering::Relaxed);
+        match self.metrics.render(ready, accept_errors, &snapshot) {
+            Ok(body) => konnectivity_process::admin::with_type(body, CONTENT_TYPE),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    fn connections(&self) -> Response {
+        let facts = self.registry.backends();
+        let facts = facts.iter().map(|backend| {
+            let peer = format!("{} #{}", backend.agent_id(), backend.number());
+            ConnectionFacts::new(peer, backend.is_draining(), &backend.carrier().stats())
+        });
+        konnectivity_process::connections::reply(facts.collect())
+    }
+}

@@ -1,0 +1,255 @@
+//! Builds the parts, binds every listener before anything is served, joins the parts, and drains them.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::AtomicU64,
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use konnectivity_process::{
+    admin,
+    listen::is_missing_family,
+    signals::{Signals, Stopping},
+};
+use konnectivity_transport::{
+    endpoint::{BindError, EndpointKeys, ServerEndpoint},
+    tls::{self, Identity, TUNNEL_ALPN},
+    window::MemoryBudget,
+    wire::code::ConnectionCode,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::Routes,
+    backend::{Backend, acceptor::Acceptor, registry::Registry},
+    config::{Agents, Config, Frontend},
+    dial::Dials,
+    frontend::{
+        client_stream::ClientStream,
+        http_connect,
+        listener::{Listener, ListenerCounts},
+    },
+    metrics::Metrics,
+    worker::{Worker, Workers},
+};
+
+/// How long what was told to stop may take for its last bytes.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// CONNECT is spoken over HTTP/1.1 only.
+const FRONTEND_ALPN: &[&[u8]] = &[b"http/1.1"];
+
+/// How often a draining server looks whether its last dial has ended.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+
+/// Agents' own connections close a little after the last dial; what was on its way still arrives.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// What could not be loaded or bound, with the setting and what to do; nothing is served then.
+pub async fn run(config: Config) -> Result<()> {
+    let stopping = Stopping::default();
+    let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
+    let workers = Workers::start(config.worker_threads).context("cannot start the worker threads")?;
+    let parts = Parts::build(&config, &workers, &stopping);
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(error) => {
+            workers.finish(STOP_LIMIT).await;
+            return Err(error);
+        }
+    };
+    tokio::select! {
+        () = signals.forward(stopping.clone()) => {}
+        result = parts.serve(&config, &workers, &stopping) => result?,
+    }
+    workers.finish(STOP_LIMIT).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything that is bound, before it is served.
+struct Parts {
+    endpoints: Vec<Arc<ServerEndpoint>>,
+    frontends: Vec<Listener>,
+    health: Vec<std::net::TcpListener>,
+    admin: Vec<std::net::TcpListener>,
+    acceptor: Arc<Acceptor>,
+    dials: Arc<Dials>,
+    routes: Routes,
+    counts: Arc<ListenerCounts>,
+    metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    fn build(config: &Config, workers: &Workers, stopping: &Stopping) -> Result<Self> {
+        let registry: Arc<Registry<Backend>> = Arc::default();
+        let metrics = Arc::new(Metrics::new());
+        let budget = MemoryBudget::new(config.quic.memory_budget);
+        let counts = Arc::new(ListenerCounts::default());
+        let acceptor = Acceptor::new(
+            config.server_id.clone(),
+            config.server_count,
+            registry.clone(),
+            workers.all(),
+            stopping.drain.clone(),
+        );
+        let dials = Arc::new(Dials {
+            registry: registry.clone(),
+            strategies: config.strategies.clone(),
+            limit: config.backend_dial_timeout,
+            metrics: metrics.clone(),
+            stop: CancellationToken::new(),
+            next_id: AtomicU64::new(1),
+        });
+        let endpoints = bind_agents(&config.agents, config, workers.first(), &budget)?;
+        let frontends = bind_frontend(&config.frontend)?;
+        let routes = Routes {
+            registry,
+            strategies: config.strategies.clone().into(),
+            metrics: metrics.clone(),
+            budget,
+            counts: counts.clone(),
+            draining: stopping.drain.clone(),
+        };
+        let health = config.health.bind_tcp()?;
+        let admin = config.admin.bind_tcp()?;
+        Ok(Self { endpoints, frontends, health, admin, acceptor, dials, routes, counts, metrics })
+    }
+
+    async fn serve(self, config: &Config, workers: &Workers, stopping: &Stopping) -> Result<()> {
+        let first = workers.first();
+        for endpoint in &self.endpoints {
+            tracing::info!(address = ?endpoint.local_address().ok(), "serving agents");
+            first.spawn(self.acceptor.clone().run(endpoint.clone()));
+        }
+        for listener in self.frontends {
+            let clients = Clients {
+                dials: self.dials.clone(),
+                counts: self.counts.clone(),
+                metrics: self.metrics.clone(),
+                worker: first.clone(),
+                drain: stopping.drain.clone(),
+            };
+            first.spawn(clients.accept(listener));
+        }
+        let ended = CancellationToken::new();
+        let health_routes = self.routes.clone();
+        let health =
+            tokio::spawn(admin::serve(self.health, move |request| health_routes.health(request), ended.clone()));
+        let admin_routes = self.routes.clone();
+        let admin = tokio::spawn(admin::serve(self.admin, move |request| admin_routes.admin(request), ended.clone()));
+        tracing::info!(server_id = %config.server_id, "proxy-server is up");
+
+        stopping.drain.cancelled().await;
+        let clean = drain(&self.routes, config.graceful_shutdown_timeout, stopping).await;
+        self.dials.stop.cancel();
+        let (code, reason) = if clean {
+            (ConnectionCode::Drained, "the server has stopped; its last dial has ended")
+        } else {
+            (ConnectionCode::DrainDeadline, "the server has stopped; its time to drain has passed")
+        };
+        idle(&self.routes, STOP_LIMIT).await;
+        for endpoint in &self.endpoints {
+            endpoint.close(code, reason, CLOSE_LIMIT).await;
+        }
+        ended.cancel();
+        health.await.context("the health server panicked")??;
+        admin.await.context("the admin server panicked")??;
+        Ok(())
+    }
+}
+
+/// Serves the clients of a listener.
+struct Clients {
+    dials: Arc<Dials>,
+    counts: Arc<ListenerCounts>,
+    metrics: Arc<Metrics>,
+    worker: Worker,
+    drain: CancellationToken,
+}
+
+impl Clients {
+    /// Accepts until the server drains.
+    async fn accept(self, listener: Listener) {
+        let counts = self.counts.clone();
+        let on_client = |client: ClientStream| {
+            let (dials, metrics) = (self.dials.clone(), self.metrics.clone());
+            self.worker.spawn(async move {
+                let _connection = metrics.http_connection();
+                http_connect::serve(client, &dials).await;
+            });
+        };
+        if let Err(error) = listener.run(self.drain.clone(), &counts, on_client).await {
+            tracing::error!(%error, "the frontend's socket cannot be served");
+        }
+    }
+}
+
+/// Lets dials end by themselves for `limit`, or until a second signal. Whether they did.
+async fn drain(routes: &Routes, limit: Duration, stopping: &Stopping) -> bool {
+    tokio::select! {
+        clean = idle(routes, limit) => clean,
+        () = stopping.stop.cancelled() => false,
+    }
+}
+
+/// Waits until no dial is open, at most `limit`.
+async fn idle(routes: &Routes, limit: Duration) -> bool {
+    let wait = async {
+        while routes.open_dials() > 0 {
+            tokio::time::sleep(DRAIN_CHECK).await;
+        }
+    };
+    tokio::time::timeout(limit, wait).await.is_ok()
+}
+
+fn bind_agents(
+    agents: &Agents,
+    config: &Config,
+    worker: &Worker,
+    budget: &Arc<MemoryBudget>,
+) -> Result<Vec<Arc<ServerEndpoint>>> {
+    let identity = Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?;
+    let roots = agents.client_ca.as_deref().map(tls::load_roots).transpose().context("--cluster-ca-cert")?;
+    let keys = match &agents.endpoint_key_file {
+        Some(path) => EndpointKeys::from_secret(
+            &std::fs::read(path).with_context(|| format!("cannot read {} of --endpoint-key-file", path.display()))?,
+        ),
+        None => EndpointKeys::from_identity(&identity),
+    };
+    // The socket belongs to the runtime of the worker that is to receive its packets.
+    let _runtime = worker.handle().enter();
+    let mut endpoints = Vec::new();
+    for address in &agents.listen.addresses {
+        let settings = tls::server_config(&identity, roots.clone(), TUNNEL_ALPN)?;
+        match ServerEndpoint::bind(*address, settings, &keys, &config.quic, budget.clone()) {
+            Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
+            Err(BindError::Socket { source, .. }) if agents.listen.all_interfaces && is_missing_family(&source) => {
+                tracing::info!(%address, "this machine does not have this address family");
+            }
+            Err(error) => return Err(error).context("--agent-port"),
+        }
+    }
+    Ok(endpoints)
+}
+
+fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
+    match frontend {
+        Frontend::Unix(unix) => Ok(vec![Listener::unix(&unix.path, unix.delete_existing).context("--uds-name")?]),
+        Frontend::Tcp(tcp) => {
+            let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
+            let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
+            let settings = Arc::new(tls::server_config(&identity, Some(roots), FRONTEND_ALPN)?);
+            let sockets = tcp.listen.bind_tcp()?;
+            let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
+            Ok(listeners.collect::<io::Result<_>>()?)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! One connected agent, as a handle for dials.
+
+pub mod acceptor;
+pub mod registry;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use konnectivity_transport::{connection::Connection, id::AgentId, identifier::Identifiers};
+
+use crate::{backend::registry::BackendView, worker::Worker};
+
+/// One connection of an agent.
+#[derive(Debug)]
+pub struct Backend {
+    agent_id: AgentId,
+    identifiers: Identifiers,
+    number: u64,
+    carrier: Connection,
+    worker: Worker,
+    draining: AtomicBool,
+}
+
+impl Backend {
+    /// The `number`th connection of this process, on the worker that carries it.
+    pub fn new(agent_id: AgentId, identifiers: Identifiers, number: u64, carrier: Connection, worker: Worker) -> Self {
+        Self { agent_id, identifiers, number, carrier, worker, draining: AtomicBool::new(false) }
+    }
+
+    /// What takes dials to the agent.
+    pub fn carrier(&self) -> &Connection {
+        &self.carrier
+    }
+
+    /// Where its dials run.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Which connection of this process it is; tells two connections of one agent apart.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// No new dials, unless no other backend can take them (compat 4.3).
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+impl BackendView for Backend {
+    fn agent_id(&self) -> &str {
+        self.agent_id.as_str()
+    }
+
+    fn identifiers(&self) -> &Identifiers {
+        &self.identifiers
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn open_dials(&self) -> usize {
+        self.carrier.open_dials()
+    }
+}

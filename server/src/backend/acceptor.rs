@@ -1,0 +1,200 @@
+//! Accepts agents, finds out who they are, and keeps them registered while they are connected.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use konnectivity_process::version;
+use konnectivity_transport::{
+    connection::Connection,
+    control::{ControlStream, HelloError, await_hello},
+    endpoint::{IncomingConnection, ServerEndpoint},
+    id::{AgentId, ServerId},
+    identifier::Identifiers,
+    stream::{MessageError, ReceiveError},
+    wire::{
+        code::ConnectionCode,
+        message::{ControlBody, Drain, Hello, Welcome},
+    },
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::{Backend, registry::Registry};
+use crate::worker::Worker;
+
+/// Accepts agents on all endpoints.
+pub struct Acceptor {
+    /// Who we say we are.
+    pub server_id: ServerId,
+    /// How many servers we say there are.
+    pub server_count: u32,
+    /// Where agents are registered.
+    pub registry: Arc<Registry<Backend>>,
+    /// Where connections are placed.
+    pub workers: Arc<[Worker]>,
+    /// Cancelled when the server drains: agents are told.
+    pub drain: CancellationToken,
+    loads: Vec<Arc<AtomicUsize>>,
+    connections: AtomicU64,
+}
+
+impl Acceptor {
+    /// Accepts for the server called `server_id`.
+    pub fn new(
+        server_id: ServerId,
+        server_count: u32,
+        registry: Arc<Registry<Backend>>,
+        workers: Arc<[Worker]>,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        let loads = workers.iter().map(|_| Arc::default()).collect();
+        let connections = AtomicU64::new(0);
+        Arc::new(Self { server_id, server_count, registry, workers, drain, loads, connections })
+    }
+
+    /// Accepts until the endpoint is closed. Each connection is placed on the worker that has the fewest.
+    pub async fn run(self: Arc<Self>, endpoint: Arc<ServerEndpoint>) {
+        while let Some(incoming) = endpoint.accept().await {
+            let load = |worker: &&Worker| self.loads[worker.index()].load(Ordering::Relaxed);
+            let Some(worker) = self.workers.iter().min_by_key(load).cloned() else { return };
+            let acceptor = self.clone();
+            let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+            let span = tracing::info_span!("connection", number, remote_addr = %incoming.remote());
+            let place = worker.clone();
+            let load = Load::add(&self.loads[worker.index()]);
+            let serve = async move {
+                acceptor.serve(incoming, number, worker).await;
+                drop(load);
+            };
+            place.spawn(serve.instrument(span));
+        }
+    }
+
+    async fn serve(&self, incoming: IncomingConnection, number: u64, worker: Worker) {
+        let connection = match incoming.accept().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "an agent could not connect");
+                return;
+            }
+        };
+        let (control, agent_id, identifiers) = match self.greet(&connection).await {
+            Ok(greeted) => greeted,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "an agent was not accepted");
+                return;
+            }
+        };
+        let backend = Arc::new(Backend::new(agent_id.clone(), identifiers, number, connection, worker));
+        let _registration = self.registry.register(backend.clone());
+        tracing::info!(%agent_id, "agent connected");
+        self.attend(&backend, control).await;
+        let reason = backend.carrier().closed().await;
+        tracing::info!(%agent_id, %reason, "agent disconnected");
+    }
+
+    /// Checks the agent's Hello and answers it, or closes the connection with the reason.
+    async fn greet(&self, connection: &Connection) -> Result<(ControlStream, AgentId, Identifiers), HelloError> {
+        let (mut control, hello) = await_hello(connection).await?;
+        let (agent_id, identifiers) = match check(&hello) {
+            Ok(checked) => checked,
+            Err(reason) => {
+                connection.close(ConnectionCode::BadHello, &reason);
+                return Err(HelloError::Protocol(reason));
+            }
+        };
+        let welcome = Welcome {
+            server_id: self.server_id.to_string(),
+            server_count: self.server_count,
+            software: format!("konnectivity-quic {}", version::VERSION),
+            capabilities: Vec::new(),
+        };
+        match control.sender.send(ControlBody::Welcome(welcome)).await {
+            Ok(()) => Ok((control, agent_id, identifiers)),
+            Err(error) => Err(HelloError::Protocol(error.to_string())),
+        }
+    }
+
+    /// Handles control messages until the connection is gone.
+    async fn attend(&self, backend: &Backend, mut control: ControlStream) {
+        let connection = backend.carrier();
+        let mut told = false;
+        let mut govern = std::pin::pin!(connection.govern());
+        loop {
+            tokio::select! {
+                () = &mut govern => return,
+                () = self.drain.cancelled(), if !told => {
+                    told = true;
+                    let drain = ControlBody::Drain(Drain { reason: "the server is stopping".into() });
+                    if control.sender.send(drain).await.is_err() {
+                        return;
+                    }
+                }
+                message = control.receiver.next() => match message {
+                    Ok(body) => handle(backend, body),
+                    Err(error) => return broken(connection, &error),
+                },
+            }
+        }
+    }
+}
+
+fn handle(backend: &Backend, body: ControlBody) {
+    match body {
+        ControlBody::Drain(drain) => {
+            tracing::info!(reason = drain.reason, "agent drains");
+            backend.drain();
+        }
+        // Tokens are not reviewed yet: an agent port without client certificates is open by the operator's wish.
+        ControlBody::Token(_) => {}
+        ControlBody::Hello(_) => {
+            backend.carrier().close(ConnectionCode::Protocol, "a second Hello on one connection");
+        }
+        ControlBody::Welcome(_) | ControlBody::Servers(_) => {
+            backend.carrier().close(ConnectionCode::Protocol, "an agent must not send a server's message");
+        }
+    }
+}
+
+/// The control stream has failed: the connection is of no more use.
+fn broken(connection: &Connection, error: &MessageError) {
+    if !matches!(error, MessageError::Receive(ReceiveError::Lost(_))) {
+        connection.close(ConnectionCode::Protocol, &format!("control stream: {}", chain(error)));
+    }
+}
+
+fn check(hello: &Hello) -> Result<(AgentId, Identifiers), String> {
+    let agent_id =
+        AgentId::new(hello.agent_id.as_str()).map_err(|error| format!("the agent id cannot be used: {error}"))?;
+    let identifiers = Identifiers::parse(&hello.identifiers)
+        .map_err(|error| format!("the agent identifiers cannot be used: {error}"))?;
+    Ok((agent_id, identifiers))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Counts a connection on its worker.
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn add(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(load.clone())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

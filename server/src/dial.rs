@@ -1,0 +1,280 @@
+//! The life of one dial: pick a backend, open a stream, answer the client, relay.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use konnectivity_process::dial_record::DialRecord;
+use konnectivity_transport::{
+    connection::OpenDial,
+    relay::{Outcome, Start, relay},
+    stream::{MessageError, ReceiveError, SendMessageError},
+    wire::{
+        code::StreamCode,
+        message::{DialErrorKind, DialRequest},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::{Backend, registry::Registry},
+    frontend::{
+        client_stream::ClientStream,
+        http_connect::{ConnectRequest, Handler, reply},
+        linger,
+    },
+    metrics::{DialFailure, Metrics},
+    strategy::Strategy,
+};
+
+/// Bytes that a client may send before its dial is answered; more waits in its socket.
+const MAX_EARLY_BYTES: usize = 16 * 1024;
+
+/// Backends tried for one dial. A second one is tried only if the first was lost before it could have connected.
+const MAX_ATTEMPTS: usize = 3;
+
+/// What every dial of this server shares.
+pub struct Dials {
+    /// Where backends are found.
+    pub registry: Arc<Registry<Backend>>,
+    /// In which order they are looked for.
+    pub strategies: Vec<Strategy>,
+    /// How long a dial may take to be answered; `None`: as long as the agent allows.
+    pub limit: Option<Duration>,
+    /// Where dials are counted.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when dials must end now.
+    pub stop: CancellationToken,
+    /// Numbers dials.
+    pub next_id: AtomicU64,
+}
+
+/// A dial on its way to an answer.
+struct Pending {
+    client: ClientStream,
+    target: String,
+    /// What the client has sent behind its request.
+    early: BytesMut,
+    /// Backends that were lost before they answered.
+    tried: Vec<u64>,
+    id: u64,
+    record: DialRecord<Metrics>,
+}
+
+/// Why a dial was not answered with success.
+enum Failure {
+    /// The request could not be sent.
+    Send(SendMessageError),
+    /// The agent went away, or sent no reply that can be read.
+    Reply(MessageError),
+    /// No answer within the limit.
+    TimedOut,
+    /// The agent's answer: it could not connect.
+    Refused(DialErrorKind, String),
+    /// The client has left.
+    ClientLeft,
+    /// The server stops.
+    Stopping,
+}
+
+impl Handler for Arc<Dials> {
+    async fn connect(&self, client: ClientStream, request: ConnectRequest) {
+        let ConnectRequest { target, pipelined } = request;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let record = DialRecord::start(id, &target, self.metrics.clone());
+        let pending = Pending { client, target, early: pipelined, tried: Vec::new(), id, record };
+        self.clone().place(pending).await;
+    }
+}
+
+impl Dials {
+    /// Picks a backend and runs the dial on its worker. Boxed, because a dial whose backend is lost comes back here.
+    fn place(self: Arc<Self>, pending: Pending) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let tried = &pending.tried;
+            let not = |backend: &Backend| tried.contains(&backend.number());
+            let Some(backend) = self.registry.pick(&self.strategies, &pending.target, rand::random(), &not) else {
+                return self.no_backend(pending).await;
+            };
+            if backend.worker().is_current() {
+                return self.run(pending, backend).await;
+            }
+            let Pending { client, target, early, tried, id, record } = pending;
+            let client = match client.detach() {
+                Ok(client) => client,
+                Err(error) => return record.finish("client_failed", Some(&error.to_string()), 0, 0),
+            };
+            let worker = backend.worker().clone();
+            worker.spawn(async move {
+                match client.attach() {
+                    Ok(client) => self.run(Pending { client, target, early, tried, id, record }, backend).await,
+                    Err(error) => record.finish("client_failed", Some(&error.to_string()), 0, 0),
+                }
+            });
+        })
+    }
+
+    async fn no_backend(&self, pending: Pending) {
+        self.metrics.dial_failed(DialFailure::NoAgent);
+        pending.record.finish("no_agent", Some("no agent for this target is connected"), 0, 0);
+        linger::close_with(pending.client, reply::NO_AGENT).await;
+    }
+
+    async fn run(self: Arc<Self>, mut pending: Pending, backend: Arc<Backend>) {
+        let answered = {
+            let _pending = self.metrics.pending_dial();
+            self.answer(&mut pending, &backend).await
+        };
+        match answered {
+            Ok(dial) => self.established(pending, dial).await,
+            Err(failure) if failure.agent_lost() && pending.tried.len() + 1 < MAX_ATTEMPTS => {
+                pending.tried.push(backend.number());
+                // Without another backend the client learns of this failure, not of the lack.
+                let not = |other: &Backend| pending.tried.contains(&other.number());
+                if self.registry.pick(&self.strategies, &pending.target, 0, &not).is_some() {
+                    return self.place(pending).await;
+                }
+                self.failed(pending, failure).await;
+            }
+            Err(failure) => self.failed(pending, failure).await,
+        }
+    }
+
+    /// Asks the agent and waits for its answer, for the client to leave, or for the time to pass.
+    async fn answer(&self, pending: &mut Pending, backend: &Backend) -> Result<OpenDial, Failure> {
+        let limit = self.limit.unwrap_or(Duration::ZERO);
+        let request = DialRequest {
+            dial_id: pending.id,
+            network: "tcp".into(),
+            address: pending.target.clone(),
+            timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+        };
+        let ask = async {
+            let opened = backend.carrier().open_dial(&request).await.map_err(Failure::Send)?;
+            let (reply, dial) = opened.reply().await.map_err(Failure::Reply)?;
+            match reply.kind() {
+                DialErrorKind::Connected => Ok(dial),
+                kind => Err(Failure::Refused(kind, reply.text)),
+            }
+        };
+        let bounded = async {
+            match self.limit {
+                Some(limit) => timeout(limit, ask).await.unwrap_or(Err(Failure::TimedOut)),
+                None => ask.await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = bounded => answer,
+            () = client_leaves(&mut pending.client, &mut pending.early) => Err(Failure::ClientLeft),
+            () = self.stop.cancelled() => Err(Failure::Stopping),
+        }
+    }
+
+    async fn established(&self, pending: Pending, mut dial: OpenDial) {
+        let Pending { mut client, early, record, .. } = pending;
+        self.metrics.dial_established(record.started().elapsed());
+        let _established = self.metrics.established_connection();
+        // The 200 leaves alone: nothing of the target is written before it, and the relay holds the target's first
+        // byte back until the client has read it.
+        if let Err(error) = say(&mut client, reply::ESTABLISHED).await {
+            dial.stream.abort(StreamCode::SocketReset);
+            return record.finish("client_failed", Some(&error.to_string()), 0, 0);
+        }
+        // An empty buffer is given back: an idle dial holds none.
+        let early = if early.is_empty() { Bytes::new() } else { early.freeze() };
+        let start = Start { early, hold_until_read: client.is_unix() };
+        let outcome = tokio::select! {
+            outcome = relay(client, &mut dial, start) => Some(outcome),
+            () = self.stop.cancelled() => None,
+        };
+        let (label, error) = match &outcome {
+            Some(outcome) => (Outcome::label(outcome), outcome.error()),
+            None => ("drain_deadline", Some(StreamCode::DrainDeadline.meaning().to_owned())),
+        };
+        if outcome.is_none() {
+            dial.stream.receive.stop(StreamCode::DrainDeadline);
+            dial.stream.send.reset_after_delivery(StreamCode::DrainDeadline).await;
+        }
+        let flow = dial.stream.flow().clone();
+        record.finish(label, error.as_deref(), flow.bytes_sent(), flow.bytes_received());
+        dial.stream.send.delivered().await;
+    }
+
+    async fn failed(&self, pending: Pending, failure: Failure) {
+        if let Some(reason) = failure.reason() {
+            self.metrics.dial_failed(reason);
+        }
+        let (label, error) = failure.describe();
+        pending.record.finish(label, Some(&error), 0, 0);
+        let bytes = match failure {
+            Failure::ClientLeft => return,
+            Failure::Send(error) => reply::send_failed(&error.to_string()),
+            Failure::Reply(_) | Failure::Stopping => reply::agent_lost("context canceled"),
+            Failure::TimedOut => reply::DIAL_TIMED_OUT.to_vec(),
+            Failure::Refused(_, text) => reply::dial_error(&text),
+        };
+        linger::close_with(pending.client, &bytes).await;
+    }
+}
+
+impl Failure {
+    /// Whether another agent may be tried: the first was lost before it answered.
+    fn agent_lost(&self) -> bool {
+        matches!(self, Self::Send(SendMessageError::Send(_)) | Self::Reply(MessageError::Receive(ReceiveError::Lost(_))))
+    }
+
+    /// The reason under which the reference counts it (compat 2.5 and 3.4).
+    fn reason(&self) -> Option<DialFailure> {
+        match self {
+            Self::Send(_) | Self::Reply(_) | Self::Stopping => Some(DialFailure::BackendClose),
+            Self::TimedOut => Some(DialFailure::BackendDialTimeout),
+            Self::Refused(..) => Some(DialFailure::ErrorResponse),
+            Self::ClientLeft => Some(DialFailure::FrontendClose),
+        }
+    }
+
+    fn describe(&self) -> (&'static str, String) {
+        match self {
+            Self::Send(error) => ("agent_lost", error.to_string()),
+            Self::Reply(error) => ("agent_lost", error.to_string()),
+            Self::TimedOut => ("timed_out", "no answer from the agent within --backend-dial-timeout".into()),
+            Self::Refused(_, text) => ("dial_failed", text.clone()),
+            Self::ClientLeft => ("client_left", "the client left before its dial was answered".into()),
+            Self::Stopping => ("drain_deadline", "the server stops".into()),
+        }
+    }
+}
+
+async fn say(client: &mut ClientStream, bytes: &[u8]) -> io::Result<()> {
+    client.write_all(bytes).await?;
+    client.flush().await
+}
+
+/// Returns when the client leaves before it has sent anything for the target; otherwise never. What it sends meanwhile
+/// is kept. A client that has sent bytes and then closed its side waits for the target's answer to them.
+async fn client_leaves(client: &mut ClientStream, early: &mut BytesMut) {
+    let mut said_nothing = early.is_empty();
+    while early.len() < MAX_EARLY_BYTES {
+        early.reserve(4096);
+        match client.read_buf(early).await {
+            Ok(0) if said_nothing => return,
+            Ok(0) => break,
+            Ok(_) => said_nothing = false,
+            Err(_) => return,
+        }
+    }
+    std::future::pending().await
+}

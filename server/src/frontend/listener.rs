@@ -1,0 +1,231 @@
+//! The socket that clients connect to: bind, accept, and carry on whatever goes wrong with one of them.
+
+use std::{
+    future::poll_fn,
+    io,
+    os::unix::net::UnixListener as StdUnixListener,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use nix::errno::Errno;
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    tls::{HandshakeError, handshake},
+    unix::{BindUnixError, SocketFile},
+};
+use super::client_stream::ClientStream;
+
+pub mod tls;
+pub mod unix;
+
+/// TLS handshakes under way at once. Each takes about 40 KiB, so all of them about 40 MiB; more clients wait in the
+/// kernel's backlog.
+const MAX_HANDSHAKES: usize = 1024;
+
+/// How long to wait before accepting again when the process or the machine has run out of something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket that clients connect to.
+#[derive(Debug)]
+pub struct Listener(Bound);
+
+#[derive(Debug)]
+enum Bound {
+    Unix(StdUnixListener, SocketFile),
+    Tls(std::net::TcpListener, Arc<ServerConfig>),
+}
+
+/// What has happened at a listener since the start.
+#[derive(Debug, Default)]
+pub struct ListenerCounts {
+    /// Times that accepting failed.
+    pub accept_errors: AtomicU64,
+    /// TLS handshakes that failed, for want of a certificate for instance. Probes that say nothing don't count.
+    pub handshake_errors: AtomicU64,
+}
+
+impl Listener {
+    /// Makes a Unix socket that the owner and the group may connect to (mode 0770, whatever the umask). Its file goes
+    /// when the listener goes, unless another process has put its own there by then.
+    ///
+    /// # Errors
+    /// See [`BindUnixError`].
+    pub fn unix(path: &Path, delete_existing: bool) -> Result<Self, BindUnixError> {
+        let (socket, file) = unix::bind(path, delete_existing)?;
+        Ok(Self(Bound::Unix(socket, file)))
+    }
+
+    /// Clients over TLS, on a TCP socket that listens already. `config` comes from [`tls::server_config`].
+    ///
+    /// # Errors
+    /// When the socket refuses an option.
+    pub fn tls(socket: std::net::TcpListener, config: Arc<ServerConfig>) -> io::Result<Self> {
+        tls::prepare(&socket)?;
+        Ok(Self(Bound::Tls(socket, config)))
+    }
+
+    /// Accepts clients until `stop`, and gives each to `on_client`. Clients in the middle of a TLS handshake are
+    /// disconnected by `stop`.
+    ///
+    /// What goes wrong with accepting or with a handshake is counted and logged, not returned: it must not end the
+    /// service.
+    ///
+    /// # Errors
+    /// When the runtime doesn't take the socket.
+    ///
+    /// # Cancel safety
+    /// Cancelling is the same as `stop`.
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        counts: &ListenerCounts,
+        on_client: impl FnMut(ClientStream),
+    ) -> io::Result<()> {
+        match self.0 {
+            Bound::Unix(socket, file) => {
+                let socket = UnixListener::from_std(socket)?;
+                accept_plain(&socket, stop, counts, on_client).await;
+                // Before the socket closes: who comes now had better find no file than one that refuses.
+                drop(file);
+            }
+            Bound::Tls(socket, config) => {
+                let socket = TcpListener::from_std(socket)?;
+                accept_tls(&socket, config, stop, counts, on_client).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn accept_plain(
+    socket: &UnixListener,
+    stop: CancellationToken,
+    counts: &ListenerCounts,
+    mut on_client: impl FnMut(ClientStream),
+) {
+    let mut log = Sparse::default();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            (stream, _) = accept(|cx| socket.poll_accept(cx), counts, &mut log) => on_client(stream.into()),
+        }
+    }
+}
+
+async fn accept_tls(
+    socket: &TcpListener,
+    config: Arc<ServerConfig>,
+    stop: CancellationToken,
+    counts: &ListenerCounts,
+    mut on_client: impl FnMut(ClientStream),
+) {
+    let mut handshakes = JoinSet::new();
+    let (mut accept_log, mut handshake_log) = (Sparse::default(), Sparse::default());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(finished) = handshakes.join_next() => match finished {
+                Ok(Ok(stream)) => on_client(stream),
+                Ok(Err(error)) => handshake_failed(&error, counts, &mut handshake_log),
+                Err(panic) => tracing::error!(%panic, "a TLS handshake ended in a panic"),
+            },
+            (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log),
+                if handshakes.len() < MAX_HANDSHAKES =>
+            {
+                handshakes.spawn(handshake(stream, peer, config.clone()));
+            }
+        }
+    }
+}
+
+/// Accepts one connection, trying for as long as it takes.
+///
+/// # Cancel safety
+/// No connection is lost by cancelling.
+async fn accept<T>(
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    counts: &ListenerCounts,
+    log: &mut Sparse,
+) -> T {
+    loop {
+        let error = match poll_fn(&mut poll).await {
+            Ok(accepted) => return accepted,
+            Err(error) => error,
+        };
+        counts.accept_errors.fetch_add(1, Relaxed);
+        if let Some(unlogged) = log.due(Instant::now()) {
+            tracing::warn!(%error, unlogged, "cannot accept a client; trying on");
+        }
+        if !is_of_one_connection(&error) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Whether an error of accept(2) is about the connection that was to be accepted, so that the next may do better.
+/// Linux also reports what the network has found out about that connection.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else {
+        return false;
+    };
+    matches!(
+        errno,
+        Errno::ECONNABORTED
+            | Errno::EPERM
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::EOPNOTSUPP
+            | Errno::ENETDOWN
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::ENONET
+    )
+}
+
+fn handshake_failed(error: &HandshakeError, counts: &ListenerCounts, log: &mut Sparse) {
+    let peer = error.peer;
+    if error.is_probe() {
+        tracing::debug!(%peer, "a client connected and left without a word");
+        return;
+    }
+    counts.handshake_errors.fetch_add(1, Relaxed);
+    if let Some(unlogged) = log.due(Instant::now()) {
+        tracing::warn!(%peer, error = %error.kind, unlogged, "TLS handshake with a client failed");
+    }
+}
+
+/// Lets one event a second be logged.
+#[derive(Debug, Default)]
+struct Sparse {
+    last: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Sparse {
+    /// Whether to log an event, and how many before it were not.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        let too_soon = self.last.is_some_and(|last| now - last < Duration::from_secs(1));
+        if too_soon {
+            self.unlogged += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Clients over TLS: what the server demands of them, and their handshakes.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+    version::{TLS12, TLS13},
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+
+use crate::frontend::{client_stream::ClientStream, http_connect::reply, linger};
+
+/// The only protocol offered in ALPN.
+const ALPN: &[u8] = b"http/1.1";
+
+/// How long a client may take over its handshake, as in the reference.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// First byte of a TLS handshake record (RFC 8446, section 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// How requests begin that were sent without TLS: Go's net/http answers the first five, and `CONNECT` is what clients
+/// of this port say.
+const PLAIN_HTTP: [&[u8; 5]; 6] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO", b"CONNE"];
+
+/// Why there is no TLS for clients.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsConfigError {
+    /// The authorities for clients can't be used.
+    #[error("cannot verify clients by the certificates of --server-ca-cert")]
+    ClientAuthorities(#[from] VerifierBuilderError),
+    /// The server's own certificate can't be used.
+    #[error("cannot use the certificate of --server-cert with the key of --server-key")]
+    Certificate(#[from] rustls::Error),
+}
+
+/// What the server demands of clients: TLS 1.2 or 1.3, a certificate from one of `client_authorities`, and `http/1.1`
+/// if they name protocols at all.
+///
+/// There are no session tickets: every client's certificate is verified anew, and kube-apiserver would not use them.
+///
+/// # Errors
+/// See [`TlsConfigError`].
+pub fn server_config(
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    client_authorities: RootCertStore,
+) -> Result<ServerConfig, TlsConfigError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let authorities = Arc::new(client_authorities);
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(authorities, provider.clone()).build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// Sets what every accepted connection is to have. On Linux it inherits these options from the listening socket,
+/// which saves five system calls for each.
+pub fn prepare(socket: &std::net::TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    // Go's defaults.
+    let keep_alive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(9);
+    socket.set_tcp_keepalive(&keep_alive)
+}
+
+/// Why a client got no further than the handshake.
+#[derive(Debug)]
+pub struct HandshakeError {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// What went wrong.
+    pub kind: HandshakeErrorKind,
+}
+
+impl HandshakeError {
+    /// Whether the client said nothing at all, as load balancers do to see if the port is open.
+    pub fn is_probe(&self) -> bool {
+        matches!(self.kind, HandshakeErrorKind::Silent)
+    }
+}
+
+/// What went wrong in a handshake.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeErrorKind {
+    /// The client left without a word.
+    #[error("the client left without a word")]
+    Silent,
+    /// The client speaks HTTP without TLS. It was told.
+    #[error("the client sent plain HTTP; it must use https")]
+    PlainHttp,
+    /// The client speaks something else.
+    #[error("the client does not speak TLS")]
+    NotTls,
+    /// The client took too long.
+    #[error("not finished within {} seconds", HANDSHAKE_TIMEOUT.as_secs())]
+    TimedOut,
+    /// TLS or the socket failed.
+    #[error(transparent)]
+    Failed(io::Error),
+}
+
+/// Carries out a client's handshake, or tells the client why not.
+///
+/// # Errors
+/// See [`HandshakeErrorKind`]. The connection is closed then.
+///
+/// # Cancel safety
+/// Cancelling closes the connection.
+pub async fn handshake(
+    stream: TcpStream,
+    peer: SocketAddr,
+    config: Arc<ServerConfig>,
+) -> Result<ClientStream, HandshakeError> {
+    let kind = match timeout(HANDSHAKE_TIMEOUT, attempt(stream, config)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(refused)) => {
+            linger::close_with(refused.stream, refused.last_words).await;
+            refused.kind
+        }
+        Err(_) => HandshakeErrorKind::TimedOut,
+    };
+    Err(HandshakeError { peer, kind })
+}
+
+/// A client to be sent away.
+struct Refused {
+    kind: HandshakeErrorKind,
+    stream: TcpStream,
+    last_words: &'static [u8],
+}
+
+async fn attempt(mut stream: TcpStream, config: Arc<ServerConfig>) -> Result<ClientStream, Refused> {
+    let (kind, stream) = match not_tls(&mut stream).await {
+        Some(kind) => (kind, stream),
+        None => match ClientStream::accept_tls(stream, config).await {
+            Ok(stream) => return Ok(stream),
+            // The client has been sent an alert, and may well have sent a request by now.
+            Err((error, stream)) => (HandshakeErrorKind::Failed(error), stream),
+        },
+    };
+    let last_words = match kind {
+        HandshakeErrorKind::PlainHttp => reply::PLAIN_HTTP_ON_TLS_PORT,
+        _ => b"",
+    };
+    Err(Refused {
+        kind,
+        stream,
+        last_words,
+    })
+}
+
+/// Looks at the first byte, and takes nothing if it may be TLS.
+async fn not_tls(stream: &mut TcpStream) -> Option<HandshakeErrorKind> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(0) => return Some(HandshakeErrorKind::Silent),
+        Ok(_) if first == [HANDSHAKE_RECORD] => return None,
+        Ok(_) => {}
+        Err(error) => return Some(HandshakeErrorKind::Failed(error)),
+    }
+    let mut start = [0; 5];
+    match stream.read_exact(&mut start).await {
+        Ok(_) if PLAIN_HTTP.contains(&&start) => Some(HandshakeErrorKind::PlainHttp),
+        _ => Some(HandshakeErrorKind::NotTls),
+    }
+}
+
