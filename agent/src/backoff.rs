@@ -23,19 +23,13 @@ impl Backoff {
     /// Begins at `first` (`--sync-interval`) and never exceeds `cap` (`--sync-interval-cap`) before jitter. A `cap`
     /// below `first` counts as `first`.
     pub fn new(first: Duration, cap: Duration) -> Self {
-        Self {
-            first,
-            cap: cap.max(first),
-            step: first,
-        }
+        Self { first, cap: cap.max(first), step: first }
     }
 
     /// How long to wait after a failure. The next failure waits longer.
     pub fn next_error(&mut self, random: f64) -> Duration {
         let step = self.step;
-        self.step = Duration::try_from_secs_f64(step.as_secs_f64() * FACTOR)
-            .unwrap_or(Duration::MAX)
-            .min(self.cap);
+        self.step = Duration::try_from_secs_f64(step.as_secs_f64() * FACTOR).unwrap_or(Duration::MAX).min(self.cap);
         jittered(step, random)
     }
 

@@ -54,11 +54,7 @@ where
     let mut failures = Vec::new();
     loop {
         match waiting.next() {
-            Some((place, address)) => under_way.push(Attempt {
-                place,
-                address,
-                future: Box::pin(attempt(address)),
-            }),
+            Some((place, address)) => under_way.push(Attempt { place, address, future: Box::pin(attempt(address)) }),
             None if under_way.is_empty() => return Err(in_order(failures)),
             None => {}
         }

@@ -44,10 +44,8 @@ impl Metrics {
             ),
             server_connections: registry.gauge("open_server_connections", "Servers that are connected now."),
             known_servers: registry.gauge("known_server_count", "Servers that should be connected."),
-            endpoint_connections: registry.gauge(
-                "open_endpoint_connections",
-                "Current number of open endpoint connections.",
-            ),
+            endpoint_connections: registry
+                .gauge("open_endpoint_connections", "Current number of open endpoint connections."),
             totals: DialTotals::new(&registry),
             registry,
         }

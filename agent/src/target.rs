@@ -27,9 +27,6 @@ use self::{
 };
 use crate::happy_eyeballs::{STAGGER, order, race};
 
-/// Time limit of one dial, name resolution included. 5 s is what every Go agent has.
-pub const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
-
 /// A limit above a year is a year: instants cannot be added to without bound.
 const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -72,13 +69,13 @@ async fn connect_with(lookups: &Arc<Lookups>, address: &str, limit: Duration) ->
     let candidates = candidates.into_iter().map(|ip| address.with_port(ip)).collect();
 
     // Each attempt has the deadline of the whole, so that the race ends at it with every failure at hand.
-    race(order(candidates), STAGGER, |candidate| attempt(candidate, deadline))
-        .await
-        .map_err(|failures| match failures.first() {
-            // Go reports the first address it tried.
-            Some((candidate, error)) => TargetError::attempt(&address.shown(*candidate), error),
-            None => TargetError::no_address(address.text()),
-        })
+    race(order(candidates), STAGGER, |candidate| attempt(candidate, deadline)).await.map_err(|failures| match failures
+        .first()
+    {
+        // Go reports the first address it tried.
+        Some((candidate, error)) => TargetError::attempt(&address.shown(*candidate), error),
+        None => TargetError::no_address(address.text()),
+    })
 }
 
 async fn attempt(address: SocketAddr, deadline: Instant) -> Result<TcpStream, AttemptError> {

@@ -47,10 +47,13 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         timing: options.timing(),
     };
     let mut results = Results::new(Machine::look(), options.command_line(), options.rounds());
+    if results.machine.is_busy() {
+        eprintln!("the load average is {}: others use this machine, ratios may be off", results.machine.load_before);
+    }
     let subjects = options.subjects();
     let cases: Vec<&Case> = CASES.iter().filter(|case| options.wants(case)).collect();
     if cases.is_empty() {
-        bail!("no case begins with what --only names; cases: {}", case::keys());
+        bail!("no case has a name that --only asks for; cases: {}", case::keys());
     }
     for round in 0..options.rounds() {
         for (turn, case) in cases.iter().enumerate() {

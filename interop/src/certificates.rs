@@ -267,10 +267,7 @@ mod tests {
     fn another_authority_of_the_same_name_is_not_trusted() {
         let leaf = Authority::new("one").unwrap().issue(&Leaf::server(["localhost"])).unwrap();
         let result = verify(&Authority::new("one").unwrap(), &leaf, "localhost");
-        assert!(matches!(
-            result,
-            Err(Error::InvalidCertificate(Refusal::BadSignature | Refusal::UnknownIssuer))
-        ));
+        assert!(matches!(result, Err(Error::InvalidCertificate(Refusal::BadSignature | Refusal::UnknownIssuer))));
     }
 
     #[test]

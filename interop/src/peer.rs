@@ -74,16 +74,10 @@ impl Pair {
     ///
     /// # Cancel safety
     /// Dropping the future kills what was started.
-    pub async fn start(
-        make: &Make,
-        entrance: Entrance,
-        certificates: &Folder,
-        folder: &Path,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(make: &Make, entrance: Entrance, certificates: &Folder, folder: &Path) -> anyhow::Result<Self> {
         let [agent_port, server_health, agent_health] = ports::free();
         let (frontend, frontend_args) = frontend(entrance, &make.name, certificates, folder);
-        let server_args =
-            server_arguments(certificates, agent_port, server_health).into_iter().chain(frontend_args);
+        let server_args = server_arguments(certificates, agent_port, server_health).into_iter().chain(frontend_args);
         let mut server = Process::start(
             &format!("{}-server", make.name),
             &make.server,
@@ -95,9 +89,7 @@ impl Pair {
         let mut agent = Process::start(
             &format!("{}-agent", make.name),
             &make.agent,
-            agent_arguments(certificates, agent_port, agent_health)
-                .into_iter()
-                .chain(make.agent_args.iter().cloned()),
+            agent_arguments(certificates, agent_port, agent_health).into_iter().chain(make.agent_args.iter().cloned()),
             folder,
         )?;
         ready(&mut agent, agent_health, "/readyz").await?;
@@ -134,12 +126,7 @@ impl Pair {
     }
 }
 
-fn frontend(
-    entrance: Entrance,
-    name: &str,
-    certificates: &Folder,
-    folder: &Path,
-) -> (Frontend, Vec<String>) {
+fn frontend(entrance: Entrance, name: &str, certificates: &Folder, folder: &Path) -> (Frontend, Vec<String>) {
     match entrance {
         Entrance::Unix => {
             let path = folder.join(format!("{name}.sock"));

@@ -2,13 +2,7 @@
 //!
 //! It has what probes and scrapers need: any method, small replies that are made at once, no bodies of requests.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::TcpListener as StdListener,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::TcpListener as StdListener, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -57,7 +51,8 @@ pub fn with_type(body: impl Into<Bytes>, kind: &'static str) -> Response {
 pub fn readiness(checks: &[(&str, bool, &str)], query: Option<&str>, failed: StatusCode) -> Response {
     let first_failed = checks.iter().find(|(_, passed, _)| !passed);
     let status = if first_failed.is_none() { StatusCode::OK } else { failed };
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
+    let verbose =
+        query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
     if !verbose {
         return text(status, first_failed.map_or("ok", |(_, _, reason)| *reason).to_owned());
     }
@@ -111,7 +106,9 @@ where
             Ok((stream, _)) => {
                 tracker.spawn(connection(stream, routes.clone(), shutdown.clone()));
             }
-            Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost before it was accepted"),
+            Err(error) if is_of_one_connection(&error) => {
+                debug!(%error, "a connection was lost before it was accepted")
+            }
             Err(error) => {
                 warn!(%error, "cannot accept connections for health and metrics; trying again");
                 select! {
@@ -125,7 +122,10 @@ where
 
 /// Whether accept failed for the connection's sake, so that the next may be had at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }
 
 async fn connection<R>(stream: TcpStream, routes: Arc<R>, shutdown: CancellationToken)

@@ -39,7 +39,11 @@ pub fn file(problems: &mut Problems, setting: &str, path: &str) -> Option<PathBu
 /// A file that must be named, too.
 pub fn required_file(problems: &mut Problems, setting: &str, path: &str, reason: &str) -> Option<PathBuf> {
     if path.is_empty() {
-        problems.add(setting, format_args!("{} must be set: {reason}", spoken(setting)), format_args!("set --{setting} to a file"));
+        problems.add(
+            setting,
+            format_args!("{} must be set: {reason}", spoken(setting)),
+            format_args!("set --{setting} to a file"),
+        );
     }
     file(problems, setting, path)
 }
@@ -87,7 +91,12 @@ pub fn port(problems: &mut Problems, setting: &str, port: i64, range: RangeInclu
 }
 
 /// A number of a range, as the type that the setting needs.
-pub fn number<T: TryFrom<i64>>(problems: &mut Problems, setting: &str, value: i64, range: RangeInclusive<i64>) -> Option<T> {
+pub fn number<T: TryFrom<i64>>(
+    problems: &mut Problems,
+    setting: &str,
+    value: i64,
+    range: RangeInclusive<i64>,
+) -> Option<T> {
     if range.contains(&value)
         && let Ok(number) = T::try_from(value)
     {
@@ -98,7 +107,12 @@ pub fn number<T: TryFrom<i64>>(problems: &mut Problems, setting: &str, value: i6
 }
 
 /// Where to listen: an address or a name of this machine; empty for all interfaces, IPv4 and IPv6.
-pub fn listen(problems: &mut Problems, host: (&str, &str), port_setting: &'static str, port: Option<u16>) -> Option<Listen> {
+pub fn listen(
+    problems: &mut Problems,
+    host: (&str, &str),
+    port_setting: &'static str,
+    port: Option<u16>,
+) -> Option<Listen> {
     let (host_setting, host) = host;
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     // A wrong port has been told of; the address is still looked at.
@@ -111,7 +125,11 @@ pub fn listen(problems: &mut Problems, host: (&str, &str), port_setting: &'stati
             Ok(addresses) => addresses,
             Err(error) => {
                 let reason = format!("is neither an IP address nor a name that has one: {error}");
-                problems.add(host_setting, reason, "set it to an address of this machine, or to \"\" for all interfaces");
+                problems.add(
+                    host_setting,
+                    reason,
+                    "set it to an address of this machine, or to \"\" for all interfaces",
+                );
                 return None;
             }
         }
@@ -137,7 +155,11 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 pub fn duration(problems: &mut Problems, setting: &str, duration: GoDuration) -> Option<Duration> {
     let checked = duration.to_std();
     if checked.is_none() {
-        problems.add(setting, format_args!("{} {duration} must not be negative", spoken(setting)), "set it to 0 or more");
+        problems.add(
+            setting,
+            format_args!("{} {duration} must not be negative", spoken(setting)),
+            "set it to 0 or more",
+        );
     }
     checked
 }
@@ -146,7 +168,11 @@ pub fn duration(problems: &mut Problems, setting: &str, duration: GoDuration) ->
 pub fn positive_duration(problems: &mut Problems, setting: &str, duration: GoDuration) -> Option<Duration> {
     let checked = duration.to_std().filter(|duration| !duration.is_zero());
     if checked.is_none() {
-        problems.add(setting, format_args!("{} {duration} must be greater than 0", spoken(setting)), "set it to 1s, for instance");
+        problems.add(
+            setting,
+            format_args!("{} {duration} must be greater than 0", spoken(setting)),
+            "set it to 1s, for instance",
+        );
     }
     checked
 }
@@ -197,7 +223,7 @@ mod tests {
         std::fs::write(&path, "x").unwrap();
         assert_eq!(look(text), (Some(path.clone()), String::new()));
         assert!(look(folder.path().to_str().unwrap()).1.contains("is a directory"));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
         // Root reads everything.
         if File::open(&path).is_err() {
             assert!(look(text).1.contains("ermission denied"));

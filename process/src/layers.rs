@@ -48,18 +48,16 @@ pub fn command<S: Settings>() -> Command {
         .long("config")
         .value_name("FILE")
         .default_value("")
-        .hide_default_value(true)
         .help("File with settings in TOML, under the names of the flags. A flag goes over the environment, that over the file");
-    let command = Command::new(S::PROGRAM)
-        .about(S::ABOUT)
-        .version(version::long())
-        .args_override_self(true)
-        .arg(config);
-    S::augment_args(command).mut_args(as_go_does)
+    let command =
+        Command::new(S::PROGRAM).bin_name(S::PROGRAM).version(version::long()).args_override_self(true).arg(config);
+    S::augment_args(command).about(S::ABOUT).mut_args(as_go_does)
 }
 
-/// Booleans take a value behind `=` only, and numbers and durations may be negative.
+/// Booleans take a value behind `=` only, numbers and durations may be negative, and `--help` has no empty defaults.
 fn as_go_does(arg: Arg) -> Arg {
+    let has_default = arg.get_default_values().iter().any(|value| !value.is_empty());
+    let arg = arg.hide_default_value(!has_default);
     let kind = arg.get_value_parser().type_id();
     if kind == std::any::TypeId::of::<bool>() {
         arg.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true")
@@ -139,9 +137,11 @@ fn leaves(table: &Table) -> Vec<(Key, Value)> {
     let mut found = Vec::new();
     for (name, value) in table {
         match value {
-            Value::Table(inner) => found.extend(leaves(inner).into_iter().map(|(key, value)| {
-                (Key(std::iter::once(name.clone()).chain(key.0).collect()), value)
-            })),
+            Value::Table(inner) => found.extend(
+                leaves(inner)
+                    .into_iter()
+                    .map(|(key, value)| (Key(std::iter::once(name.clone()).chain(key.0).collect()), value)),
+            ),
             value => found.push((Key(vec![name.clone()]), value.clone())),
         }
     }
@@ -191,6 +191,7 @@ impl<S: Settings> Layers<S> {
     }
 
     fn lay_file(&mut self, path: &str) {
+        self.effective.set("config", path.to_owned(), Origin::Flag);
         let path: Arc<Path> = Path::new(path).into();
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,

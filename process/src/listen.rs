@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that the kernel may hold until they are accepted. It cuts this down to `net.core.somaxconn`, whose
@@ -105,9 +106,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Whether the kernel was built or started without this address family.
 pub fn is_missing_family(error: &io::Error) -> bool {
-    // EAFNOSUPPORT has no ErrorKind of its own.
-    const EAFNOSUPPORT: i32 = 97;
-    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
+    error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 #[cfg(test)]

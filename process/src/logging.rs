@@ -32,7 +32,8 @@ impl Logging {
     /// Checks the settings `log-level` and `log-format`.
     pub fn check(problems: &mut Problems, level: &str, format: &str) -> Option<Self> {
         if let Err(reason) = check_filter(level) {
-            let remedy = "set it to error, warn, info, debug or trace, or to a list such as info,konnectivity_transport=debug";
+            let remedy =
+                "set it to error, warn, info, debug or trace, or to a list such as info,konnectivity_transport=debug";
             problems.add("log-level", reason, remedy);
         }
         let format = match format {
@@ -118,14 +119,19 @@ mod tests {
         let text = logged(Format::Text, "info");
         assert!(text.ends_with("INFO a_part: hello dial_id=7\n"), "{text}");
         let json = logged(Format::Json, "info");
-        assert!(json.contains("\"level\":\"INFO\",\"message\":\"hello\",\"dial_id\":7,\"target\":\"a_part\"}"), "{json}");
+        assert!(
+            json.contains("\"level\":\"INFO\",\"message\":\"hello\",\"dial_id\":7,\"target\":\"a_part\"}"),
+            "{json}"
+        );
         assert_eq!(json.lines().count(), 1);
         assert_eq!(logged(Format::Text, "warn,a_part=debug").lines().count(), 2);
     }
 
     #[test]
     fn levels_and_expressions() {
-        for filter in ["error", "warn", "info", "debug", "trace", "off", "INFO", "info,a_part=debug", "[dial{dial_id=7}]=trace"] {
+        for filter in
+            ["error", "warn", "info", "debug", "trace", "off", "INFO", "info,a_part=debug", "[dial{dial_id=7}]=trace"]
+        {
             assert_eq!(check_filter(filter), Ok(()), "{filter}");
         }
         assert_eq!(check_filter("verbose"), Err("\"verbose\" is not a level".to_owned()));

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
-    core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder, core::Collector,
     proto::MetricFamily,
 };
 
@@ -79,9 +78,7 @@ impl Registry {
 
     fn register<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("names and labels are constants of the owner's metrics.rs");
-        self.registry
-            .register(Box::new(metric.clone()))
-            .expect("each name is used once in the owner's metrics.rs");
+        self.registry.register(Box::new(metric.clone())).expect("each name is used once in the owner's metrics.rs");
         metric
     }
 }
@@ -93,8 +90,7 @@ fn encode(families: &[MetricFamily]) -> prometheus::Result<String> {
 /// Go writes bounds below 0.0001 with an exponent. A bound's text is part of the identity of its series, so dashboards
 /// that add up servers of both makes would see two sets of buckets.
 fn as_go_prints_buckets(text: &str) -> String {
-    text.replace("le=\"0.000001\"", "le=\"1e-06\"")
-        .replace("le=\"0.00001\"", "le=\"1e-05\"")
+    text.replace("le=\"0.000001\"", "le=\"1e-06\"").replace("le=\"0.00001\"", "le=\"1e-05\"")
 }
 
 /// A counter that somebody else keeps, as it is at the moment of a scrape.

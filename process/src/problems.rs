@@ -99,11 +99,13 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.setting)?;
-        if let Some(value) = &self.value {
-            write!(f, " = {value:?}")?;
-        }
-        write!(f, " ({}): {}; {}", self.origin, self.reason, self.remedy)
+        let Self { setting, value, origin, reason, remedy } = self;
+        match value.as_deref() {
+            None => write!(f, "{setting} ({origin})"),
+            Some("") if *origin == Origin::Default => write!(f, "{setting} (not set)"),
+            Some(value) => write!(f, "{setting} = {value:?} ({origin})"),
+        }?;
+        write!(f, ": {reason}; {remedy}")
     }
 }
 
@@ -165,6 +167,7 @@ mod tests {
         effective.set("mode", "grpc".into(), Origin::Default);
         effective.set("agent-port", "80".into(), Origin::File { path: Path::new("a.toml").into(), line: 7 });
         effective.set("agent-id", "a b".into(), Origin::Environment("PROXY_AGENT_ID"));
+        effective.set("server-cert", String::new(), Origin::Default);
         effective.set("uds-name", String::new(), Origin::Flag);
         effective
     }
@@ -178,6 +181,7 @@ mod tests {
         problems.add("mode", "r", "do");
         problems.add("agent-id", "r", "do");
         problems.add("uds-name", "r", "do");
+        problems.add("server-cert", "r", "do");
         let lines: Vec<String> = problems.found()[1..].iter().map(Problem::to_string).collect();
         assert_eq!(
             lines,
@@ -185,12 +189,13 @@ mod tests {
                 "mode = \"grpc\" (default): r; do",
                 "agent-id = \"a b\" (environment variable PROXY_AGENT_ID): r; do",
                 "uds-name = \"\" (flag): r; do",
+                "server-cert (not set): r; do",
             ]
         );
     }
 
     #[test]
     fn the_effective_settings_are_one_line() {
-        assert_eq!(effective().to_string(), "agent-id=\"a b\" agent-port=80 mode=grpc uds-name=");
+        assert_eq!(effective().to_string(), "agent-id=\"a b\" agent-port=80 mode=grpc server-cert= uds-name=");
     }
 }

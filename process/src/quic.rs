@@ -81,7 +81,8 @@ impl QuicOptions {
     /// What they mean. What is wrong goes to `problems`, and then the default stands for it.
     pub fn settings(&self, problems: &mut Problems) -> QuicSettings {
         let mut settings = defaults();
-        if let Some(duration) = check::positive_duration(problems, "quic-keep-alive-interval", self.keep_alive_interval) {
+        if let Some(duration) = check::positive_duration(problems, "quic-keep-alive-interval", self.keep_alive_interval)
+        {
             settings.keep_alive_interval = duration;
         }
         if let Some(duration) = check::positive_duration(problems, "quic-idle-timeout", self.idle_timeout) {
@@ -89,7 +90,11 @@ impl QuicOptions {
         }
         if settings.keep_alive_interval >= settings.idle_timeout {
             let reason = format!("is not below quic-idle-timeout, {}", GoDuration::from(settings.idle_timeout));
-            problems.add("quic-keep-alive-interval", reason, "set it to a third of the idle timeout, as the defaults are");
+            problems.add(
+                "quic-keep-alive-interval",
+                reason,
+                "set it to a third of the idle timeout, as the defaults are",
+            );
         }
         self.windows(&mut settings, problems);
         if let Some(dials) = check::number(problems, "quic-max-dials", self.max_dials, 1..=MOST_DIALS) {

@@ -62,6 +62,8 @@ impl Signals {
 mod tests {
     use std::process::{self, Command};
 
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     fn raise(signal: &str) {
@@ -73,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_drains_and_the_second_stops() {
         let stopping = Stopping::default();
-        let forward = tokio::spawn(Signals::catch().unwrap().forward(stopping.clone()));
+        let forward = TaskTracker::new().spawn(Signals::catch().unwrap().forward(stopping.clone()));
         assert!(!stopping.drain.is_cancelled());
         raise("TERM");
         stopping.drain.cancelled().await;

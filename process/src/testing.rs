@@ -8,7 +8,9 @@ use crate::layers::{self, Settings};
 
 /// Flags that are settings: all but those that name the file or ask for a text.
 fn arguments(command: &Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments().filter(|argument| !matches!(argument.get_long(), Some("config" | "help" | "version") | None))
+    command
+        .get_arguments()
+        .filter(|argument| !matches!(argument.get_long(), Some("config" | "help" | "version") | None))
 }
 
 /// An example file with the settings that are commented out (`#name = value`) made active.
@@ -22,9 +24,8 @@ fn uncomment(example: &str) -> String {
 
 /// Whether a line is `name = value` and not prose.
 fn is_assignment(line: &str) -> bool {
-    line.split_once(" = ").is_some_and(|(name, _)| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
-    })
+    line.split_once(" = ")
+        .is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'))
 }
 
 /// The settings as Markdown, a table for each heading of `--help`, as `docs/operating/settings.md` has them.
@@ -36,7 +37,8 @@ fn document<S: Settings>() -> String {
         if argument.get_help_heading() != heading {
             heading = argument.get_help_heading();
             let heading = heading.unwrap_or("Settings");
-            let _ = write!(text, "\n### {heading}\n\n| Setting | Value | Default | What it does |\n|---|---|---|---|\n");
+            let _ =
+                write!(text, "\n### {heading}\n\n| Setting | Value | Default | What it does |\n|---|---|---|---|\n");
         }
         let name = argument.get_long().unwrap_or_default();
         let kind = argument.get_value_names().and_then(|names| names.first()).map_or("", |kind| kind.as_str());

@@ -1,14 +1,9 @@
 //! What the options mean: settings that cannot be wrong. All problems are found before any is reported, and before
 //! anything is bound.
 
-use std::{
-    ffi::OsString,
-    num::NonZeroUsize,
-    os::unix::fs::FileTypeExt,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+mod frontend;
+
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use konnectivity_process::{
     check::{self, REGISTERED_PORTS},
@@ -21,14 +16,14 @@ use konnectivity_process::{
 use konnectivity_transport::{id::ServerId, settings::QuicSettings};
 use uuid::Uuid;
 
+pub use frontend::Frontend;
+
 use crate::{options::Options, strategy::Strategy};
 
 /// Most servers that agents are told of; each means a connection of every agent.
 const MOST_SERVERS: i64 = 1_000;
 /// Most threads; more than any machine has cores.
 const MOST_THREADS: i64 = 1_024;
-/// Longest path that a socket's address holds with the zero behind it: 108 bytes (unix(7)).
-const MOST_SOCKET_PATH: usize = 107;
 
 /// Everything the server is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,37 +54,6 @@ pub struct Config {
     pub logging: Logging,
     /// All settings as text, for the log.
     pub effective: Effective,
-}
-
-/// Where clients dial, over HTTP CONNECT.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frontend {
-    /// A Unix socket without TLS.
-    Unix(UnixFrontend),
-    /// TCP with mutual TLS.
-    Tcp(TcpFrontend),
-}
-
-/// The frontend on a Unix socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnixFrontend {
-    /// Where the socket is made; its folder exists, and the path is short enough.
-    pub path: PathBuf,
-    /// Whether a socket that is there already is removed first.
-    pub delete_existing: bool,
-}
-
-/// The frontend on a TCP port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TcpFrontend {
-    /// The addresses.
-    pub listen: Listen,
-    /// Readable file with the frontend's certificate chain.
-    pub certificate: PathBuf,
-    /// Readable file with its private key.
-    pub key: PathBuf,
-    /// Readable file with the authorities that clients' certificates must come from.
-    pub client_ca: PathBuf,
 }
 
 /// The port that agents connect to.
@@ -136,11 +100,10 @@ impl Config {
 
     /// Makes every check before the first result is looked at.
     fn build(options: &Options, problems: &mut Problems) -> Option<Self> {
-        let frontend = frontend(options, problems);
+        let frontend = frontend::check(options, problems);
         let agents = agents(options, problems);
         let server_id = server_id(&options.server_id, problems);
-        let server_count =
-            check::number(problems, "server-count", options.server_count, 1..=MOST_SERVERS);
+        let server_count = check::number(problems, "server-count", options.server_count, 1..=MOST_SERVERS);
         let strategies = strategies(&options.proxy_strategies.0, problems);
         let health_host = ("health-bind-address", options.health_bind_address.as_str());
         let health = listen(problems, health_host, ("health-port", options.health_port));
@@ -212,95 +175,6 @@ fn strategies(names: &[String], problems: &mut Problems) -> Option<Vec<Strategy>
         }
     }
     Some(strategies)
-}
-
-fn frontend(options: &Options, problems: &mut Problems) -> Option<Frontend> {
-    match options.mode.as_str() {
-        "http-connect" => {}
-        "grpc" => problems.add(
-            "mode",
-            "--mode=grpc is not yet supported by this version",
-            "set --mode=http-connect",
-        ),
-        other => problems.add(
-            "mode",
-            format_args!("mode must be set to either 'grpc' or 'http-connect' not {other:?}"),
-            "set --mode=http-connect",
-        ),
-    }
-    if options.uds_name.is_empty() {
-        tcp_frontend(options, problems).map(Frontend::Tcp)
-    } else {
-        unix_frontend(options, problems).map(Frontend::Unix)
-    }
-}
-
-fn tcp_frontend(options: &Options, problems: &mut Problems) -> Option<TcpFrontend> {
-    let host = ("server-bind-address", options.server_bind_address.as_str());
-    let listen = listen(problems, host, ("server-port", options.server_port));
-    let (certificate, key) = certificate(
-        problems,
-        ("server-cert", &options.server_cert),
-        ("server-key", &options.server_key),
-        "the TCP port for clients always has TLS",
-    );
-    let client_ca = check::required_file(
-        problems,
-        "server-ca-cert",
-        &options.server_ca_cert,
-        "clients' certificates must be checked when in TCP mode (uds-name is empty)",
-    );
-    Some(TcpFrontend { listen: listen?, certificate: certificate?, key: key?, client_ca: client_ca? })
-}
-
-fn unix_frontend(options: &Options, problems: &mut Problems) -> Option<UnixFrontend> {
-    // The default port is no wish for one.
-    if options.server_port != 0 && problems.effective().is_set("server-port") {
-        let reason = format!("server port should be 0 and not {} when uds-name is set", options.server_port);
-        problems.add("server-port", reason, "set --server-port=0, or leave --uds-name out");
-    }
-    let of_tcp = [
-        ("server-cert", &options.server_cert),
-        ("server-key", &options.server_key),
-        ("server-ca-cert", &options.server_ca_cert),
-    ];
-    for (setting, value) in of_tcp {
-        if !value.is_empty() {
-            let reason = format!("{setting} must be empty when uds-name is set: a Unix socket has no TLS");
-            problems.add(setting, reason, format_args!("leave --{setting} or --uds-name out"));
-        }
-    }
-    let path = Path::new(&options.uds_name);
-    if let Err((reason, remedy)) = check_socket_path(path, options.delete_existing_uds_file) {
-        problems.add("uds-name", reason, remedy);
-        return None;
-    }
-    Some(UnixFrontend { path: path.to_owned(), delete_existing: options.delete_existing_uds_file })
-}
-
-/// Whether a socket can be made there, as far as it shows without making it; else why not, and what to do.
-fn check_socket_path(path: &Path, delete_existing: bool) -> Result<(), (String, &'static str)> {
-    let bytes = path.as_os_str().len();
-    if bytes > MOST_SOCKET_PATH {
-        return Err((format!("the path has {bytes} bytes; a socket's has {MOST_SOCKET_PATH} at most"), "choose a shorter one"));
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err((format!("the folder {} is not there", folder.display()), "make it, or choose another path"));
-    }
-    match path.symlink_metadata() {
-        Ok(found) if !found.file_type().is_socket() => {
-            Err(("something that is not a socket has this path".to_owned(), "choose another path, or remove it yourself"))
-        }
-        Ok(_) if !delete_existing => Err((
-            "a socket is there already".to_owned(),
-            "stop the server that has it and remove it, or set --delete-existing-uds-file=true",
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn agents(options: &Options, problems: &mut Problems) -> Option<Agents> {

@@ -9,6 +9,5 @@ pub mod http_connect;
 pub mod linger;
 pub mod listener;
 
-
 #[cfg(test)]
 mod test_certificates;

@@ -91,14 +91,9 @@ impl Metrics {
                 "Number of konnectivity agent connected to the proxy server",
                 "proxy_strategy",
             ),
-            pending_dials: registry.gauge(
-                "pending_backend_dials",
-                "Current number of pending backend dial requests",
-            ),
-            established: registry.gauge(
-                "established_connections",
-                "Current number of established end-to-end connections (post-dial).",
-            ),
+            pending_dials: registry.gauge("pending_backend_dials", "Current number of pending backend dial requests"),
+            established: registry
+                .gauge("established_connections", "Current number of established end-to-end connections (post-dial)."),
             dial_failures: registry.counters(
                 "dial_failure_count",
                 "Number of dial failures observed. Multiple failures can occur for a single dial request.",

@@ -2,13 +2,7 @@
 //! `config.rs` to say.
 
 use clap::{ArgAction, Args};
-use konnectivity_process::{
-    duration::GoDuration,
-    flag,
-    layers::Settings,
-    list::List,
-    quic::QuicOptions,
-};
+use konnectivity_process::{duration::GoDuration, flag, layers::Settings, list::List, quic::QuicOptions};
 use serde::{Deserialize, Serialize};
 
 // Headings of `--help`.
@@ -22,7 +16,7 @@ const HEALTH: &str = "Health and logs";
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Options {
-    /// What clients speak: http-connect. (grpc, the reference's default, is for a later version.)
+    /// What clients speak: http-connect. grpc, the default as in the reference, is not yet supported
     #[arg(long, value_name = "NAME", default_value = "grpc", help_heading = FRONTEND)]
     pub mode: String,
 
@@ -149,6 +143,7 @@ pub struct Options {
 impl Settings for Options {
     const PROGRAM: &'static str = "proxy-server";
     const ROLE: &'static str = "server";
-    const ABOUT: &'static str = "Takes dials from clients and hands them to agents, over QUIC, that reach where clients cannot";
+    const ABOUT: &'static str =
+        "Takes dials from clients and hands them to agents, over QUIC, that reach where clients cannot";
     const ENVIRONMENT: &'static [(&'static str, &'static str)] = &[("server-id", "PROXY_SERVER_ID")];
 }

@@ -18,12 +18,7 @@ pub enum Strategy {
 
 impl Strategy {
     /// Every strategy, in the order of the documentation.
-    pub const ALL: [Self; 4] = [
-        Self::Default,
-        Self::DestHost,
-        Self::DefaultRoute,
-        Self::LeastLoaded,
-    ];
+    pub const ALL: [Self; 4] = [Self::Default, Self::DestHost, Self::DefaultRoute, Self::LeastLoaded];
 
     /// The name in `--proxy-strategies` and in metric labels.
     pub fn name(self) -> &'static str {
@@ -58,9 +53,7 @@ impl FromStr for Strategy {
         Self::ALL
             .into_iter()
             .find(|strategy| strategy.name() == name)
-            .ok_or_else(|| UnknownStrategy {
-                name: name.to_owned(),
-            })
+            .ok_or_else(|| UnknownStrategy { name: name.to_owned() })
     }
 }
 
@@ -138,24 +131,15 @@ mod tests {
 
     use super::{Strategy, *};
 
-    const READY: Candidate = Candidate {
-        draining: false,
-        open_dials: 0,
-    };
-    const DRAINING: Candidate = Candidate {
-        draining: true,
-        open_dials: 0,
-    };
+    const READY: Candidate = Candidate { draining: false, open_dials: 0 };
+    const DRAINING: Candidate = Candidate { draining: true, open_dials: 0 };
 
     fn ready(open_dials: usize) -> Candidate {
         Candidate { open_dials, ..READY }
     }
 
     fn draining(open_dials: usize) -> Candidate {
-        Candidate {
-            open_dials,
-            ..DRAINING
-        }
+        Candidate { open_dials, ..DRAINING }
     }
 
     #[test]
@@ -201,9 +185,8 @@ mod tests {
 
     #[test]
     fn the_first_that_is_not_draining_is_picked() {
-        let first = |candidates: &[Candidate]| {
-            first_ready(candidates.iter().copied().enumerate()).map(|(place, _)| place)
-        };
+        let first =
+            |candidates: &[Candidate]| first_ready(candidates.iter().copied().enumerate()).map(|(place, _)| place);
         assert_eq!(first(&[]), None);
         assert_eq!(first(&[READY, READY]), Some(0));
         assert_eq!(first(&[DRAINING, READY, READY]), Some(1));

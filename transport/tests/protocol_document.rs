@@ -1,12 +1,15 @@
 //! `docs/protocol.md` says what the code does: its tables of numbers, limits and example bytes are compared.
 
 use bytes::Bytes;
-use konnectivity_transport::wire::{
-    ALPN, PROTOCOL_VERSION,
-    code::{ConnectionCode, StreamCode},
-    codec::{MAX_CONTROL_BYTES, MAX_DIAL_REPLY_BYTES, MAX_DIAL_REQUEST_BYTES, encode},
-    message::{
-        Control, ControlBody, DialErrorKind, DialReply, DialRequest, Drain, Hello, Server, Servers, Token, Welcome,
+use konnectivity_transport::{
+    id::MAX_ID_BYTES,
+    wire::{
+        ALPN, PROTOCOL_VERSION,
+        code::{ConnectionCode, StreamCode},
+        codec::{MAX_CONTROL_BYTES, MAX_DIAL_REPLY_BYTES, MAX_DIAL_REQUEST_BYTES, encode},
+        message::{
+            Control, ControlBody, DialErrorKind, DialReply, DialRequest, Drain, Hello, Server, Servers, Token, Welcome,
+        },
     },
 };
 
@@ -64,6 +67,7 @@ fn limits() {
     let expected =
         [("Control", MAX_CONTROL_BYTES), ("DialRequest", MAX_DIAL_REQUEST_BYTES), ("DialReply", MAX_DIAL_REPLY_BYTES)];
     assert_eq!(documented, expected);
+    assert!(DOCUMENT.contains(&format!("`agent_id` and `server_id`: 1 to {MAX_ID_BYTES} bytes of printable ASCII")));
 }
 
 #[test]

@@ -20,14 +20,8 @@ fn v6(host: u16) -> SocketAddr {
 fn families_alternate_beginning_with_the_resolvers_choice() {
     assert_eq!(order(vec![]), vec![]);
     assert_eq!(order(vec![v4(1), v4(2)]), vec![v4(1), v4(2)]);
-    assert_eq!(
-        order(vec![v6(1), v6(2), v6(3), v4(1)]),
-        vec![v6(1), v4(1), v6(2), v6(3)]
-    );
-    assert_eq!(
-        order(vec![v4(1), v6(1), v6(2), v6(3)]),
-        vec![v4(1), v6(1), v6(2), v6(3)]
-    );
+    assert_eq!(order(vec![v6(1), v6(2), v6(3), v4(1)]), vec![v6(1), v4(1), v6(2), v6(3)]);
+    assert_eq!(order(vec![v4(1), v6(1), v6(2), v6(3)]), vec![v4(1), v6(1), v6(2), v6(3)]);
 }
 
 proptest! {
@@ -71,10 +65,7 @@ async fn attempts_start_at_the_stagger_and_the_first_success_wins() {
     assert_eq!(winner, Ok(v4(1)));
     assert_eq!(begun.elapsed(), Duration::from_millis(650));
     let millis = |n| Duration::from_millis(n);
-    assert_eq!(
-        *starts.borrow(),
-        vec![(v6(1), millis(0)), (v4(1), millis(250)), (v6(2), millis(500))]
-    );
+    assert_eq!(*starts.borrow(), vec![(v6(1), millis(0)), (v4(1), millis(250)), (v6(2), millis(500))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,14 +97,7 @@ async fn all_failures_come_in_the_order_of_the_addresses() {
         Err::<(), _>(address.to_string())
     })
     .await;
-    assert_eq!(
-        result,
-        Err(vec![
-            (v6(1), v6(1).to_string()),
-            (v4(1), v4(1).to_string()),
-            (v6(2), v6(2).to_string())
-        ])
-    );
+    assert_eq!(result, Err(vec![(v6(1), v6(1).to_string()), (v4(1), v4(1).to_string()), (v6(2), v6(2).to_string())]));
 }
 
 /// Counts itself in `open` while it lives, as a socket would.

@@ -6,7 +6,6 @@ use std::sync::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     sync::Notify,
-    task::JoinHandle,
     time::{self, sleep},
 };
 
@@ -93,9 +92,7 @@ impl Connector for Handle {
                 fake: self.0.clone(),
                 _alive: alive,
             }),
-            Meeting::Nobody => Err(NoServer {
-                source: std::io::Error::other("network is down"),
-            }),
+            Meeting::Nobody => Err(NoServer { source: std::io::Error::other("network is down") }),
             Meeting::Silence => std::future::pending().await,
         }
     }
@@ -124,7 +121,7 @@ struct Running {
     status: watch::Receiver<ServerSetStatus>,
     drain: CancellationToken,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinSet<()>,
 }
 
 impl Running {
@@ -138,14 +135,9 @@ impl Running {
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let (sender, status) = watch::channel(ServerSetStatus::default());
         let connector = Arc::new(Handle(fake.clone()));
-        let task = tokio::spawn(run(settings, connector, drain.clone(), stop.clone(), sender));
-        Self {
-            fake: fake.clone(),
-            status,
-            drain,
-            stop,
-            task,
-        }
+        let mut task = JoinSet::new();
+        task.spawn(run(settings, connector, drain.clone(), stop.clone(), sender));
+        Self { fake: fake.clone(), status, drain, stop, task }
     }
 
     /// Waits for a status; the paused clock moves to whatever happens next.
@@ -166,11 +158,11 @@ impl Running {
     }
 
     /// Stops the loop and reports how long that took.
-    async fn stop(self, servers: &[usize]) -> Duration {
+    async fn stop(mut self, servers: &[usize]) -> Duration {
         let begun = Instant::now();
         self.stop.cancel();
         servers.iter().for_each(|server| self.lose(*server));
-        self.task.await.unwrap();
+        self.task.join_next().await.unwrap().unwrap();
         assert_eq!(self.fake.alive(), 0, "nothing is left");
         begun.elapsed()
     }
@@ -186,10 +178,7 @@ async fn every_server_behind_a_random_balancer_is_reached_in_round_trips() {
     let mut slow = 0;
     for seed in 0..200 {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        let fake = Fake::new(move |_| Meeting::Server {
-            number: random.lock().unwrap().random_range(0..3),
-            count: 3,
-        });
+        let fake = Fake::new(move |_| Meeting::Server { number: random.lock().unwrap().random_range(0..3), count: 3 });
         let mut running = Running::start(&fake, false);
         let status = running.until_connected(3).await;
         assert_eq!(status.desired, 3);
@@ -302,10 +291,7 @@ async fn a_silent_server_does_not_hold_up_the_search() {
 
 #[tokio::test(start_paused = true)]
 async fn drain_keeps_connections_and_dials_no_more() {
-    let fake = Fake::new(|attempt| Meeting::Server {
-        number: attempt.min(1),
-        count: 2,
-    });
+    let fake = Fake::new(|attempt| Meeting::Server { number: attempt.min(1), count: 2 });
     let mut running = Running::start(&fake, true);
     running.until_connected(2).await;
     running.drain.cancel();
@@ -318,7 +304,7 @@ async fn drain_keeps_connections_and_dials_no_more() {
     sleep(60 * SECOND).await;
     assert_eq!(fake.attempts().len(), attempts);
     running.lose(1);
-    running.task.await.unwrap();
+    running.task.join_next().await.unwrap().unwrap();
     assert_eq!(fake.alive(), 0);
 }
 
@@ -342,8 +328,7 @@ async fn a_dropped_loop_leaves_nothing() {
     let fake = Fake::new(|_| Meeting::Server { number: 0, count: 3 });
     let mut running = Running::start(&fake, true);
     running.until_connected(1).await;
-    running.task.abort();
-    assert!(running.task.await.unwrap_err().is_cancelled());
+    running.task.shutdown().await;
     // Aborted tasks are dropped when the runtime comes to them.
     while fake.alive() > 0 {
         tokio::task::yield_now().await;

@@ -47,19 +47,13 @@ impl<'a> Address<'a> {
         if text.is_empty() {
             return Err(TargetError::malformed("missing address"));
         }
-        let (host_text, port) =
-            split(text).map_err(|why| TargetError::malformed(&format!("address {text}: {why}")))?;
+        let (host_text, port) = split(text).map_err(|why| TargetError::malformed(&format!("address {text}: {why}")))?;
         let port = parse_port(port)?;
         let host = match parse_ip(host_text) {
             Some(ip) => Host::Literal(ip),
             None => Host::Name(host_text),
         };
-        Ok(Self {
-            text,
-            host_text,
-            host,
-            port,
-        })
+        Ok(Self { text, host_text, host, port })
     }
 
     pub(super) fn text(&self) -> &str {
@@ -153,10 +147,7 @@ fn parse_ip(host: &str) -> Option<SocketAddr> {
 /// The index of a network interface given by name or number; 0 (the kernel then refuses link-local addresses) when
 /// there is none.
 fn zone_index(zone: &str) -> u32 {
-    nix::net::if_::if_nametoindex(zone)
-        .ok()
-        .or_else(|| zone.parse().ok())
-        .unwrap_or(0)
+    nix::net::if_::if_nametoindex(zone).ok().or_else(|| zone.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -183,10 +174,7 @@ mod tests {
             ("[a]:]", "dial tcp: address [a]:]: unexpected ']' in address"),
             ("127.0.0.1:65536", "dial tcp: address 65536: invalid port"),
             ("127.0.0.1:-1", "dial tcp: address -1: invalid port"),
-            (
-                "127.0.0.1:99999999999",
-                "dial tcp: address 99999999999: invalid port",
-            ),
+            ("127.0.0.1:99999999999", "dial tcp: address 99999999999: invalid port"),
             ("127.0.0.1:foo", "dial tcp: lookup tcp/foo: unknown port"),
             ("127.0.0.1: 80", "dial tcp: lookup tcp/ 80: unknown port"),
         ] {
@@ -215,9 +203,7 @@ mod tests {
             ("[fe80::1%no-such-interface]:80", "[fe80::1]:80", "[fe80::1%no-such-interface]:80"),
         ] {
             let parsed = Address::parse(address).expect(address);
-            let Host::Literal(ip) = parsed.host() else {
-                panic!("{address} is literal")
-            };
+            let Host::Literal(ip) = parsed.host() else { panic!("{address} is literal") };
             let candidate = parsed.with_port(*ip);
             assert_eq!(candidate, connects_to.parse().expect(connects_to), "{address}");
             assert_eq!(parsed.shown(candidate), shown);

@@ -98,11 +98,7 @@ impl Lookups {
         under_way.insert(name.to_owned(), lookup);
         drop(under_way);
 
-        let entry = Entry {
-            lookups: self.clone(),
-            name: name.to_owned(),
-            _thread: thread,
-        };
+        let entry = Entry { lookups: self.clone(), name: name.to_owned(), _thread: thread };
         let resolve = self.resolve.clone();
         // Not awaited: the answer comes by the channel to whoever still wants it, and the bound is the semaphore's.
         tokio::task::spawn_blocking(move || {
@@ -132,10 +128,7 @@ impl Drop for Entry {
 }
 
 fn gone() -> LookupError {
-    LookupError::System {
-        kind: DialErrorKind::Other,
-        text: "agent is stopping".to_owned(),
-    }
+    LookupError::System { kind: DialErrorKind::Other, text: "agent is stopping".to_owned() }
 }
 
 /// Asks the C library. Blocks.
@@ -150,10 +143,7 @@ fn ask_system(name: &str) -> Found {
 /// `EAI_NONAME`, `EAI_NODATA`, `EAI_AGAIN` and `EAI_FAIL`.
 fn classify(error: &io::Error, server: impl FnOnce() -> Option<String>) -> LookupError {
     if error.raw_os_error().is_some() {
-        return LookupError::System {
-            kind: error::kind(error),
-            text: errno::text(error),
-        };
+        return LookupError::System { kind: error::kind(error), text: errno::text(error) };
     }
     let text = error.to_string();
     let has = |words: &[&str]| words.iter().any(|words| text.ends_with(words));

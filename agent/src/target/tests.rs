@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -73,10 +74,7 @@ async fn an_empty_host_is_this_machine() {
 
     let (_held, address) = closed_port("127.0.0.1");
     let port = address.port();
-    assert_eq!(
-        error_of(&format!(":{port}")).await.text,
-        format!("dial tcp :{port}: connect: connection refused")
-    );
+    assert_eq!(error_of(&format!(":{port}")).await.text, format!("dial tcp :{port}: connect: connection refused"));
 }
 
 #[tokio::test]
@@ -100,15 +98,9 @@ async fn a_refused_target_says_so_in_both_families() {
 async fn an_unknown_name_says_so() {
     let error = error_of("no-such-target.invalid:80").await;
     // Without a reachable server the C library cannot know; both are Go's words for what it reports.
-    assert!(
-        matches!(error.kind, DialErrorKind::NameNotFound | DialErrorKind::Other),
-        "{error:?}"
-    );
+    assert!(matches!(error.kind, DialErrorKind::NameNotFound | DialErrorKind::Other), "{error:?}");
     assert!(error.text.starts_with("dial tcp: lookup no-such-target.invalid"), "{error}");
-    assert!(
-        error.text.ends_with(": no such host") || error.text.ends_with(": server misbehaving"),
-        "{error}"
-    );
+    assert!(error.text.ends_with(": no such host") || error.text.ends_with(": server misbehaving"), "{error}");
 
     let error = error_of("not a name:80").await;
     assert_eq!(error.kind, DialErrorKind::NameNotFound);
@@ -154,11 +146,7 @@ impl Silent {
             }
             assert!(queued.len() < 64, "a queue of length 0 fills up");
         }
-        Self {
-            _listener: listener,
-            _queued: queued,
-            address,
-        }
+        Self { _listener: listener, _queued: queued, address }
     }
 
     /// Sockets of this machine that have sent a SYN to the listener and wait (`SYN_SENT` in proc(5)'s tcp files).
@@ -208,13 +196,13 @@ async fn a_dropped_connect_leaves_no_socket() {
     for ip in ["127.0.0.1", "::1"] {
         let silent = Silent::new(ip).await;
         silent.until_connects_under_way(0).await;
-        let dial = tokio::spawn({
+        let mut dial = JoinSet::new();
+        dial.spawn({
             let address = silent.address.to_string();
             async move { connect(&address, AMPLE).await }
         });
         silent.until_connects_under_way(1).await;
-        dial.abort();
-        assert!(dial.await.expect_err("aborted").is_cancelled());
+        dial.shutdown().await;
         silent.until_connects_under_way(0).await;
     }
 }
@@ -222,16 +210,12 @@ async fn a_dropped_connect_leaves_no_socket() {
 /// Resolves names of the test; anything else is not found.
 fn lookups_for_test() -> Arc<Lookups> {
     Lookups::new(4, |name| {
-        let names: HashMap<&str, &[&str]> = HashMap::from([
-            ("both.test", &["[::1]:0", "127.0.0.1:0"][..]),
-            ("nothing.test", &[]),
-        ]);
+        let names: HashMap<&str, &[&str]> =
+            HashMap::from([("both.test", &["[::1]:0", "127.0.0.1:0"][..]), ("nothing.test", &[])]);
         names
             .get(name)
             .map(|addresses| addresses.iter().map(|address| address.parse().unwrap()).collect())
-            .ok_or(LookupError::NotFound {
-                server: Some("10.0.0.10:53".to_owned()),
-            })
+            .ok_or(LookupError::NotFound { server: Some("10.0.0.10:53".to_owned()) })
     })
 }
 
@@ -239,9 +223,7 @@ fn lookups_for_test() -> Arc<Lookups> {
 async fn a_name_with_a_dead_first_address_connects_by_the_second() {
     let (_closed, listener, port) = closed_ports();
     listener.listen(1).unwrap();
-    let stream = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE)
-        .await
-        .unwrap();
+    let stream = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE).await.unwrap();
     assert!(stream.peer_addr().unwrap().is_ipv4());
 }
 
@@ -251,9 +233,7 @@ async fn a_name_with_a_silent_first_address_connects_by_the_second() {
     let (v6, v4, port) = closed_ports();
     let silent = Silent::fill(v6).await;
     v4.listen(1).unwrap();
-    let stream = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE)
-        .await
-        .unwrap();
+    let stream = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE).await.unwrap();
     assert!(stream.peer_addr().unwrap().is_ipv4());
     silent.until_connects_under_way(0).await;
 }
@@ -262,9 +242,7 @@ async fn a_name_with_a_silent_first_address_connects_by_the_second() {
 #[tokio::test]
 async fn a_name_that_fails_by_all_addresses_reports_the_first() {
     let (_v6, _v4, port) = closed_ports();
-    let error = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE)
-        .await
-        .unwrap_err();
+    let error = connect_with(&lookups_for_test(), &format!("both.test:{port}"), AMPLE).await.unwrap_err();
     assert_eq!(error.text, format!("dial tcp [::1]:{port}: connect: connection refused"));
 }
 
@@ -285,9 +263,7 @@ async fn a_slow_lookup_ends_at_the_limit() {
         let _ = stuck.lock().unwrap().recv();
         Err(LookupError::NotFound { server: None })
     });
-    let error = connect_with(&lookups, "slow.test:80", Duration::from_millis(50))
-        .await
-        .unwrap_err();
+    let error = connect_with(&lookups, "slow.test:80", Duration::from_millis(50)).await.unwrap_err();
     drop(let_go);
     assert_eq!(error.kind, DialErrorKind::TimedOut);
     assert_eq!(error.text, "dial tcp: lookup slow.test: i/o timeout");

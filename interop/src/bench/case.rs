@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn figures_are_shown_as_people_read_them() {
-        for (value, text) in [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.0, "1,234,567"), (-1234.0, "-1,234")]
+        for (value, text) in
+            [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.0, "1,234,567"), (-1234.0, "-1,234")]
         {
             assert_eq!(Metric::PerSecond.show(value), text);
         }

@@ -14,7 +14,7 @@ pub struct Machine {
     pub processor: String,
     /// How many threads run at once.
     pub cores: usize,
-    /// Memory in kibibytes, as `/proc/meminfo` says it.
+    /// Memory.
     pub memory: String,
     /// The kernel's release.
     pub kernel: String,
@@ -27,6 +27,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Whether others take so much of the machine that figures mean little.
+    pub fn is_busy(&self) -> bool {
+        self.load_before.parse::<f64>().is_ok_and(|load| load > 0.5)
+    }
+
     /// Reads it all; what cannot be read is "unknown".
     pub fn look() -> Self {
         let kernel_setting = |name: &str| read(&format!("/proc/sys/{name}"));
@@ -34,7 +39,7 @@ impl Machine {
             date: date(SystemTime::now()),
             processor: field("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            memory: field("/proc/meminfo", "MemTotal"),
+            memory: gibibytes(&field("/proc/meminfo", "MemTotal")),
             kernel: kernel_setting("kernel/osrelease"),
             tcp_congestion_control: kernel_setting("net/ipv4/tcp_congestion_control"),
             socket_buffer_max: ["net/core/rmem_max", "net/core/wmem_max"].map(kernel_setting),
@@ -51,6 +56,14 @@ fn field(path: &str, name: &str) -> String {
     let text = read(path);
     let value = text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name);
     value.map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+}
+
+/// `/proc/meminfo` says `24683656 kB`.
+fn gibibytes(text: &str) -> String {
+    match text.strip_suffix(" kB").map(str::parse::<f64>) {
+        Some(Ok(kilobytes)) => format!("{:.1} GiB", kilobytes / 1024.0 / 1024.0),
+        _ => text.to_owned(),
+    }
 }
 
 /// The Gregorian calendar: years counted from March, so that the leap day is a year's last.
@@ -91,5 +104,7 @@ mod tests {
     fn something_is_known_of_this_machine() {
         let machine = Machine::look();
         assert!(machine.cores > 0 && machine.kernel != "unknown");
+        assert_eq!(gibibytes("24683656 kB"), "23.5 GiB");
+        assert_eq!(gibibytes("unknown"), "unknown");
     }
 }

@@ -9,13 +9,13 @@ use tokio::time::sleep;
 use super::case::{Case, Kind, Metric};
 use super::results::Subject;
 use crate::certificates::Folder;
+use crate::load::Window;
 use crate::load::bulk::{self, Direction};
 use crate::load::churn;
 use crate::load::echo::{Echoes, Latencies};
 use crate::load::path::Path;
 use crate::load::stall::Stalled;
 use crate::load::targets::Targets;
-use crate::load::Window;
 use crate::peer::{Entrance, Make, Pair};
 
 /// Dials that echo beside stalled ones.
@@ -84,7 +84,8 @@ impl Bench {
         match case.kind {
             Kind::Bulk(direction, dials) => {
                 let carried = bulk::run(path, targets, pair, direction, dials, window).await?;
-                let mut figures = vec![(Metric::MegabytesPerSecond, carried.bytes as f64 / 1e6 / carried.time.as_secs_f64())];
+                let mut figures =
+                    vec![(Metric::MegabytesPerSecond, carried.bytes as f64 / 1e6 / carried.time.as_secs_f64())];
                 if pair.is_some() {
                     figures.push((Metric::CpuPerGigabyte, carried.cpu.as_secs_f64() * 1e9 / carried.bytes as f64));
                 }

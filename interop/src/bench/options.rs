@@ -27,7 +27,7 @@ pub struct Options {
     /// A look in under two minutes: one short round, and 1,000 idle dials instead of 10,000.
     #[arg(long)]
     pub quick: bool,
-    /// Measure only the cases whose names begin so, such as `bulk`, `echo/64`, `dial`, `idle`, `stall/readers`; may be given several times.
+    /// Measure only this case or these cases, such as `bulk`, `echo/64`, `dial`, `idle/1000`, `stall/readers`; may be given several times.
     #[arg(long, value_name = "CASE")]
     pub only: Vec<String>,
     /// Measure only this subject; may be given several times.
@@ -109,7 +109,11 @@ impl Options {
         if self.only.is_empty() {
             return !(self.quick && case.key == "idle/10000");
         }
-        self.only.iter().any(|prefix| case.key.starts_with(prefix))
+        self.only.iter().any(|wanted| {
+            case.key
+                .strip_prefix(wanted.trim_end_matches('/'))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     }
 
     /// How long things take.

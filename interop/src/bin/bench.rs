@@ -1,5 +1,7 @@
 //! The benchmark program; `scripts/bench.sh` builds what it needs and runs it.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use konnectivity_interop::bench::{self, options::Options};
 use konnectivity_interop::load::targets;
@@ -24,15 +26,25 @@ enum Kind {
 
 // One thread: the load is to come from one core at most, and from no work-stealing scheduler.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let options = match Command::parse().command {
-        Kind::Targets => return targets::serve().await,
-        Kind::Loopback(options) => options,
+async fn main() -> ExitCode {
+    let result = match Command::parse().command {
+        Kind::Targets => targets::serve().await,
+        Kind::Loopback(options) => until_told_to_stop(&options).await,
     };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn until_told_to_stop(options: &Options) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     // Whatever was started is stopped when the run is dropped.
     tokio::select! {
-        result = bench::run(&options) => result,
+        result = bench::run(options) => result,
         _ = interrupt.recv() => anyhow::bail!("interrupted"),
         _ = terminate.recv() => anyhow::bail!("told to stop"),
     }

@@ -1,6 +1,7 @@
 //! Writes certificates for a try or a test into a folder: ca, server, agent and client, each `.crt` and `.key`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -19,9 +20,16 @@ struct Options {
     names: Vec<String>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    Folder::write(&options.folder, &options.names).context("no certificates were made")?;
-    println!("wrote {}/{{ca,server,agent,client}}.{{crt,key}}", options.folder.display());
-    Ok(())
+    match Folder::write(&options.folder, &options.names).context("no certificates were made") {
+        Ok(_) => {
+            println!("wrote {}/{{ca,server,agent,client}}.{{crt,key}}", options.folder.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("certs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

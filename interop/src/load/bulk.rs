@@ -69,8 +69,7 @@ pub async fn run(
         bail!("a dial ended before its time: {}", ended??);
     }
     tasks.shutdown().await;
-    let carried =
-        Carried { bytes: end.bytes - start.bytes, time: end.time - start.time, cpu: end.cpu - start.cpu };
+    let carried = Carried { bytes: end.bytes - start.bytes, time: end.time - start.time, cpu: end.cpu - start.cpu };
     if carried.bytes == 0 {
         bail!("nothing arrived in {:?}", carried.time);
     }
@@ -85,9 +84,7 @@ async fn reading(
 ) -> anyhow::Result<Carried> {
     let cpu = |pair: Option<&Pair>| pair.map_or(Ok(Duration::ZERO), Pair::cpu);
     Ok(match direction {
-        Direction::ToClient => {
-            Carried { bytes: arrived.load(Ordering::Relaxed), time: since_start(), cpu: cpu(pair)? }
-        }
+        Direction::ToClient => Carried { bytes: arrived.load(Ordering::Relaxed), time: since_start(), cpu: cpu(pair)? },
         Direction::ToTarget => {
             let counters = targets.counters().await?;
             Carried { bytes: counters.received, time: counters.time, cpu: cpu(pair)? }

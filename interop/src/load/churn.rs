@@ -1,9 +1,10 @@
 //! Dial, one echo, close; and again.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Context;
 use tokio::task::JoinSet;
 
 use super::Window;
@@ -30,24 +31,30 @@ pub async fn run(
     for _ in 0..parallel {
         let recorder = Recorder::default();
         recorders.push(recorder.clone());
-        let (path, next, echoes) = (path.clone(), next.clone(), echoes.clone());
-        tasks.spawn(async move {
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                recorder.begin();
-                let mut dial = path.dial(echoes[n % echoes.len()]).await?;
-                echo::once(&mut dial, n as u64).await?;
-                drop(dial);
-                recorder.end();
-            }
-            #[expect(unreachable_code, reason = "it names the type of the error")]
-            anyhow::Ok(())
-        });
+        tasks.spawn(again(path.clone(), echoes.clone(), next.clone(), recorder));
     }
     let latencies = echo::watch(&recorders, pair, window).await?;
     if let Some(ended) = tasks.try_join_next() {
-        ended?.context("dial, echo and close failed")?;
+        let Err(error) = ended?;
+        return Err(error.context("dial, echo and close failed"));
     }
     tasks.shutdown().await;
     Ok(latencies)
+}
+
+/// For ever, or until the first error.
+async fn again(
+    path: Path,
+    echoes: Arc<[SocketAddr]>,
+    next: Arc<AtomicUsize>,
+    recorder: Recorder,
+) -> Result<Infallible, anyhow::Error> {
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        recorder.begin();
+        let mut dial = path.dial(echoes[n % echoes.len()]).await?;
+        echo::once(&mut dial, n as u64).await?;
+        drop(dial);
+        recorder.end();
+    }
 }

@@ -1,5 +1,6 @@
 //! Ping-pong of 64 bytes, one outstanding on each dial.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -148,20 +149,23 @@ impl Echoes {
         }
         let latencies = watch(&recorders, pair, window).await?;
         if let Some(ended) = tasks.try_join_next() {
-            ended?.context("an echo failed")?;
+            let Err(error) = ended?;
+            return Err(error.context("an echo failed"));
         }
         tasks.shutdown().await;
         Ok(latencies)
     }
 }
 
-async fn repeat(mut dial: Dial, recorder: Recorder) -> anyhow::Result<()> {
-    for n in 0.. {
+/// For ever, or until the first error.
+async fn repeat(mut dial: Dial, recorder: Recorder) -> anyhow::Result<Infallible> {
+    let mut n = 0;
+    loop {
         recorder.begin();
         once(&mut dial, n).await?;
         recorder.end();
+        n += 1;
     }
-    Ok(())
 }
 
 /// One echo; its number is in it, so that an old answer is not taken for a new one.

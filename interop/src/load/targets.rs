@@ -70,8 +70,7 @@ impl Targets {
         let stdout = child.stdout.take().context("the targets have no output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).context("cannot read from the targets")?;
-        let addresses: Addresses =
-            serde_json::from_str(&line).context("the targets do not say where they listen")?;
+        let addresses: Addresses = serde_json::from_str(&line).context("the targets do not say where they listen")?;
         let counters = TcpStream::connect(addresses.counters).await.context("cannot reach the targets")?;
         Ok(Self { child, addresses, counters })
     }

@@ -191,8 +191,7 @@ mod tests {
     async fn a_program_that_ends_is_told_with_its_last_words() {
         let folder = std::env::temp_dir();
         let arguments = ["-c", "echo first; echo last words >&2; exit 3"].map(str::to_owned);
-        let mut process =
-            Process::start("a-shell", Path::new("/bin/sh"), arguments.into_iter(), &folder).unwrap();
+        let mut process = Process::start("a-shell", Path::new("/bin/sh"), arguments.into_iter(), &folder).unwrap();
         process.child.wait().unwrap();
         let error = process.check().unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.contains("| last words"), "{error}");

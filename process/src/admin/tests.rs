@@ -26,7 +26,7 @@ fn start() -> Server {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(serve(vec![listener], routes, shutdown.clone()));
+    let task = TaskTracker::new().spawn(serve(vec![listener], routes, shutdown.clone()));
     Server { address, shutdown, task }
 }
 

@@ -22,16 +22,12 @@ pub struct QuicSnapshot<'a> {
 type Metric = (&'static str, &'static str, fn(&ConnectionStats) -> u64);
 
 const GAUGES: [Metric; 4] = [
-    (
-        "quic_congestion_window_bytes",
-        "Bytes that may be in flight on the QUIC connection.",
-        |stats| stats.congestion_window_bytes,
-    ),
-    (
-        "quic_mtu_bytes",
-        "Largest UDP payload that the QUIC connection's path is known to take.",
-        |stats| stats.mtu_bytes,
-    ),
+    ("quic_congestion_window_bytes", "Bytes that may be in flight on the QUIC connection.", |stats| {
+        stats.congestion_window_bytes
+    }),
+    ("quic_mtu_bytes", "Largest UDP payload that the QUIC connection's path is known to take.", |stats| {
+        stats.mtu_bytes
+    }),
     ("quic_open_dials", "Dials open on the QUIC connection.", |stats| stats.open_dials as u64),
     (
         "quic_stalled_dials",
@@ -41,18 +37,10 @@ const GAUGES: [Metric; 4] = [
 ];
 
 const COUNTERS: [Metric; 4] = [
-    (
-        "quic_lost_packets_total",
-        "Packets of the QUIC connection that were declared lost.",
-        |stats| stats.lost_packets,
-    ),
+    ("quic_lost_packets_total", "Packets of the QUIC connection that were declared lost.", |stats| stats.lost_packets),
     ("quic_sent_packets_total", "Packets sent on the QUIC connection.", |stats| stats.sent_packets),
     ("quic_sent_bytes_total", "UDP payload bytes sent on the QUIC connection.", |stats| stats.sent_bytes),
-    (
-        "quic_received_bytes_total",
-        "UDP payload bytes received on the QUIC connection.",
-        |stats| stats.received_bytes,
-    ),
+    ("quic_received_bytes_total", "UDP payload bytes received on the QUIC connection.", |stats| stats.received_bytes),
 ];
 
 impl QuicSnapshot<'_> {
@@ -112,11 +100,7 @@ impl QuicSnapshot<'_> {
             "Bytes by which all QUIC connections together may raise their receive windows.",
             self.memory_budget,
         );
-        families.extend(gauge(
-            "quic_memory_budget_used_bytes",
-            "Bytes of the memory budget in use.",
-            self.memory_used,
-        ));
+        families.extend(gauge("quic_memory_budget_used_bytes", "Bytes of the memory budget in use.", self.memory_used));
         families
     }
 

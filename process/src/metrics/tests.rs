@@ -17,10 +17,7 @@ fn family<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 fn nothing() -> QuicSnapshot<'static> {
-    QuicSnapshot {
-        label_names: &["server_id"],
-        ..QuicSnapshot::default()
-    }
+    QuicSnapshot { label_names: &["server_id"], ..QuicSnapshot::default() }
 }
 
 #[test]
@@ -29,16 +26,10 @@ fn each_kind_is_printed_in_text_format() {
     registry.gauge("open", "Open things.").set(-2);
     registry.gauges("ready", "Ready things.", "kind").with_label_values(&["a\"b\\c\n"]).set(1);
     registry.counters("failed_total", "Failed things.", "reason");
-    observe(
-        &registry.histogram("wait_seconds", "Waits.", &[1e-6, 1e-5, 1e-4, 0.025, 12.5]),
-        Duration::from_micros(5),
-    );
+    observe(&registry.histogram("wait_seconds", "Waits.", &[1e-6, 1e-5, 1e-4, 0.025, 12.5]), Duration::from_micros(5));
     let text = registry.encode(&nothing(), &[]).unwrap();
 
-    assert_eq!(
-        family(&text, "test_open"),
-        ["# HELP test_open Open things.", "# TYPE test_open gauge", "test_open -2"]
-    );
+    assert_eq!(family(&text, "test_open"), ["# HELP test_open Open things.", "# TYPE test_open gauge", "test_open -2"]);
     assert_eq!(family(&text, "test_ready")[2..], [r#"test_ready{kind="a\"b\\c\n"} 1"#]);
     assert!(family(&text, "test_failed_total").is_empty(), "no sample, no family");
     assert_eq!(
@@ -62,11 +53,7 @@ fn counters_that_are_kept_elsewhere_are_counters_too() {
     let text = Registry::new(PREFIX).encode(&nothing(), &[refused]).unwrap();
     assert_eq!(
         family(&text, "test_refused_total"),
-        [
-            "# HELP test_refused_total Refused things.",
-            "# TYPE test_refused_total counter",
-            "test_refused_total 4"
-        ]
+        ["# HELP test_refused_total Refused things.", "# TYPE test_refused_total counter", "test_refused_total 4"]
     );
 }
 
@@ -152,10 +139,7 @@ fn dials_are_counted_when_they_end() {
     );
     assert_eq!(
         family(&text, "test_dial_bytes_total")[2..],
-        [
-            r#"test_dial_bytes_total{direction="to_client"} 2001"#,
-            r#"test_dial_bytes_total{direction="to_target"} 10"#
-        ]
+        [r#"test_dial_bytes_total{direction="to_client"} 2001"#, r#"test_dial_bytes_total{direction="to_target"} 10"#]
     );
 }
 

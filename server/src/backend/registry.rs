@@ -36,11 +36,7 @@ pub struct Registry<B> {
 
 impl<B> Default for Registry<B> {
     fn default() -> Self {
-        Self {
-            agents: RwLock::default(),
-            default_route: RwLock::default(),
-            by_host: DashMap::new(),
-        }
+        Self { agents: RwLock::default(), default_route: RwLock::default(), by_host: DashMap::new() }
     }
 }
 
@@ -58,10 +54,7 @@ impl<B: BackendView> Registry<B> {
                 backends.push(backend.clone());
             }
         }
-        Registration {
-            registry: self.clone(),
-            backend,
-        }
+        Registration { registry: self.clone(), backend }
     }
 
     /// The backend that is to serve a dial to `address` (`host:port`): that of the first strategy that finds one.
@@ -168,10 +161,7 @@ struct Agent<B> {
 
 impl<B> Default for Agents<B> {
     fn default() -> Self {
-        Self {
-            list: Vec::new(),
-            places: HashMap::new(),
-        }
+        Self { list: Vec::new(), places: HashMap::new() }
     }
 }
 
@@ -185,10 +175,7 @@ impl<B: BackendView> Agents<B> {
                 }
             }
             Entry::Vacant(place) => {
-                self.list.push(Agent {
-                    id: place.key().clone(),
-                    connections: vec![backend.clone()],
-                });
+                self.list.push(Agent { id: place.key().clone(), connections: vec![backend.clone()] });
                 place.insert(self.list.len() - 1);
             }
         }
@@ -212,8 +199,8 @@ impl<B: BackendView> Agents<B> {
     /// A random agent that isn't draining, and its first connection that isn't. The reference looks at an agent's
     /// first connection only, even when that one is draining and the next is not.
     fn pick(&self, random: u64, not: &dyn Fn(&B) -> bool) -> Option<Arc<B>> {
-        let of_each_agent = around(&self.list, random)
-            .filter_map(|agent| first_ready(candidates(&agent.connections, not)));
+        let of_each_agent =
+            around(&self.list, random).filter_map(|agent| first_ready(candidates(&agent.connections, not)));
         let (backend, _) = first_ready(of_each_agent)?;
         Some(backend.clone())
     }
@@ -239,10 +226,7 @@ fn candidates<'a, B: BackendView>(
 }
 
 fn candidate<B: BackendView>(backend: &Arc<B>) -> Candidate {
-    Candidate {
-        draining: backend.is_draining(),
-        open_dials: backend.open_dials(),
-    }
+    Candidate { draining: backend.is_draining(), open_dials: backend.open_dials() }
 }
 
 fn contains<B>(backends: &[Arc<B>], backend: &Arc<B>) -> bool {

@@ -1,9 +1,9 @@
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, path::Path};
 
 use konnectivity_process::{logging::Format, testing};
 use tempfile::TempDir;
 
-use super::*;
+use super::{frontend::UnixFrontend, *};
 
 const EXAMPLE: &str = include_str!("../../../docs/examples/proxy-server.toml");
 
@@ -184,24 +184,42 @@ fn each_problem() {
     let fixture = Fixture::new();
     let missing = fixture.path("missing.pem");
     for (flag, expected) in [
-        ("--mode=foo", "mode = \"foo\" (flag): mode must be set to either 'grpc' or 'http-connect' not \"foo\"; set --mode=http-connect"),
-        ("--mode=grpc", "mode = \"grpc\" (flag): --mode=grpc is not yet supported by this version; set --mode=http-connect"),
+        (
+            "--mode=foo",
+            "mode = \"foo\" (flag): mode must be set to either 'grpc' or 'http-connect' not \"foo\"; set --mode=http-connect",
+        ),
+        (
+            "--mode=grpc",
+            "mode = \"grpc\" (flag): --mode=grpc is not yet supported by this version; set --mode=http-connect",
+        ),
         ("--server-cert=", "cannot have server cert empty when server key is set; set --server-cert as well"),
         ("--server-key=", "cannot have server key empty when server cert is set; set --server-key as well"),
-        ("--server-ca-cert=", "server ca cert must be set: clients' certificates must be checked when in TCP mode (uds-name is empty)"),
+        (
+            "--server-ca-cert=",
+            "server ca cert must be set: clients' certificates must be checked when in TCP mode (uds-name is empty)",
+        ),
         ("--cluster-cert=", "cannot have cluster cert empty when cluster key is set"),
         ("--cluster-key=", "cannot have cluster key empty when cluster cert is set"),
         ("--cluster-ca-cert=", "nothing says which agents may connect"),
-        ("--cluster-ca-cert=", "set --cluster-ca-cert to the certificate authorities of the agents, or, for tests, --allow-unauthenticated-agents"),
+        (
+            "--cluster-ca-cert=",
+            "set --cluster-ca-cert to the certificate authorities of the agents, or, for tests, --allow-unauthenticated-agents",
+        ),
         ("--allow-unauthenticated-agents", "contradicts cluster-ca-cert"),
-        ("--server-cert={missing}", "server-cert = \"{missing}\" (flag): cannot read the file: No such file or directory (os error 2); correct the path"),
+        (
+            "--server-cert={missing}",
+            "server-cert = \"{missing}\" (flag): cannot read the file: No such file or directory (os error 2); correct the path",
+        ),
         ("--server-key={missing}", "cannot read the file"),
         ("--server-ca-cert={missing}", "cannot read the file"),
         ("--cluster-cert={missing}", "cannot read the file"),
         ("--cluster-key={missing}", "cannot read the file"),
         ("--cluster-ca-cert={missing}", "cannot read the file"),
         ("--endpoint-key-file={missing}", "cannot read the file"),
-        ("--server-port=49152", "please do not try to use ephemeral port 49152 for the server port; choose one from 1024 to 49151"),
+        (
+            "--server-port=49152",
+            "please do not try to use ephemeral port 49152 for the server port; choose one from 1024 to 49151",
+        ),
         ("--server-port=0", "please do not try to use reserved port 0 for the server port"),
         ("--agent-port=80", "please do not try to use reserved port 80 for the agent port"),
         ("--admin-port=49152", "please do not try to use ephemeral port 49152 for the admin port"),
@@ -234,7 +252,8 @@ fn each_problem() {
 fn the_mode_of_the_reference_is_refused_until_it_is_there() {
     let fixture = Fixture::new();
     let flags: Vec<String> = fixture.tcp().into_iter().filter(|flag| !flag.starts_with("--mode")).collect();
-    let expected = "mode = \"grpc\" (default): --mode=grpc is not yet supported by this version; set --mode=http-connect";
+    let expected =
+        "mode = \"grpc\" (default): --mode=grpc is not yet supported by this version; set --mode=http-connect";
     assert_eq!(refused(&flags), [expected]);
 }
 
@@ -282,10 +301,10 @@ fn all_problems_are_told_at_once() {
         "mode = \"grpc\" (default): --mode=grpc is not yet supported",
         "health-port = \"99999\" (flag): please do not try to use ephemeral port 99999",
         "proxy-strategies = \"x\" (flag): unknown proxy strategy \"x\"",
-        "server-cert = \"\" (default): server-cert and server-key must be set",
-        "server-ca-cert = \"\" (default): server ca cert must be set",
-        "cluster-cert = \"\" (default): cluster-cert and cluster-key must be set",
-        "cluster-ca-cert = \"\" (default): nothing says which agents may connect",
+        "server-cert (not set): server-cert and server-key must be set",
+        "server-ca-cert (not set): server ca cert must be set",
+        "cluster-cert (not set): cluster-cert and cluster-key must be set",
+        "cluster-ca-cert (not set): nothing says which agents may connect",
     ] {
         assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {problems:#?}");
     }
@@ -303,5 +322,8 @@ fn the_example_has_every_setting_and_is_valid() {
 
 #[test]
 fn settings_document_is_current() {
-    testing::check_document::<Options>(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating/settings.md")));
+    testing::check_document::<Options>(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/operating/settings.md"
+    )));
 }

@@ -57,11 +57,8 @@ impl ClientStream {
     ///
     /// # Cancel safety
     /// Cancelling closes the socket.
-    pub async fn accept_tls(
-        stream: TcpStream,
-        config: Arc<ServerConfig>,
-    ) -> Result<Self, (io::Error, TcpStream)> {
-        let handshake = TlsAcceptor::from(config).accept(TlsSocket::new(stream));
+    pub async fn accept_tls(stream: TcpStream, settings: Arc<ServerConfig>) -> Result<Self, (io::Error, TcpStream)> {
+        let handshake = TlsAcceptor::from(settings).accept(TlsSocket::new(stream));
         match handshake.into_fallible().await {
             Ok(stream) => Ok(Self(Kind::Tls(Box::new(stream)))),
             Err((error, socket)) => {
@@ -125,11 +122,7 @@ impl DetachedClient {
 }
 
 impl AsyncRead for ClientStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -139,11 +132,7 @@ impl AsyncRead for ClientStream {
 }
 
 impl AsyncWrite for ClientStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),

@@ -9,7 +9,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
-use self::head::{ReadHeadError, Request, read_head};
+use self::head::{OtherRequest, ReadHeadError, Request, read_head};
 use super::{client_stream::ClientStream, linger};
 
 mod fields;
@@ -17,8 +17,11 @@ pub mod head;
 pub mod reply;
 mod target;
 
-/// How long a client that is kept may take over the body of a refused request, and over reading the reply.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take over the body of a refused request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a client that sends one refused request after the other may take over reading the replies.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,11 +35,7 @@ pub struct ConnectRequest {
 /// What serves a client that has asked for a target.
 pub trait Handler: Sync {
     /// Takes over the client, which waits for a reply from [`reply`], for good.
-    fn connect(
-        &self,
-        stream: ClientStream,
-        request: ConnectRequest,
-    ) -> impl Future<Output = ()> + Send;
+    fn connect(&self, stream: ClientStream, request: ConnectRequest) -> impl Future<Output = ()> + Send;
 }
 
 /// Serves a client until it is gone.
@@ -54,17 +53,13 @@ pub async fn serve<H: Handler>(stream: ClientStream, handler: &H) {
 async fn next_connect(mut stream: ClientStream) -> Option<(ClientStream, ConnectRequest)> {
     let mut buffer = BytesMut::new();
     loop {
-        let other = match read_head(&mut stream, &mut buffer).await {
+        match read_head(&mut stream, &mut buffer).await {
             Ok(Request::Connect { target }) => {
-                let pipelined = if buffer.is_empty() {
-                    // Gives the buffer back.
-                    BytesMut::new()
-                } else {
-                    buffer
-                };
+                // An empty buffer is given back.
+                let pipelined = if buffer.is_empty() { BytesMut::new() } else { buffer };
                 return Some((stream, ConnectRequest { target, pipelined }));
             }
-            Ok(Request::Other(other)) => other,
+            Ok(Request::Other(other)) => stream = refuse(stream, &mut buffer, other).await?,
             Err(ReadHeadError::Refused(error)) => {
                 tracing::debug!(%error, "refused a request");
                 linger::close_with(stream, reply::head_error(error)).await;
@@ -74,22 +69,25 @@ async fn next_connect(mut stream: ClientStream) -> Option<(ClientStream, Connect
                 tracing::debug!(%error, "a client left without asking for a target");
                 return None;
             }
-        };
-        tracing::debug!("refused a request whose method is not CONNECT");
-        let refusal = reply::method_not_allowed(&other, SystemTime::now());
-        if !other.keep_alive {
-            linger::close_with(stream, &refusal).await;
-            return None;
-        }
-        let kept = timeout(REFUSAL_TIMEOUT, async {
-            skip(&mut stream, &mut buffer, other.body_bytes).await?;
-            stream.write_all(&refusal).await?;
-            stream.flush().await
-        });
-        if !matches!(kept.await, Ok(Ok(()))) {
-            return None;
         }
     }
+}
+
+/// Refuses a request whose method is not CONNECT. Returns the stream if another request may follow.
+async fn refuse(mut stream: ClientStream, buffer: &mut BytesMut, mut request: OtherRequest) -> Option<ClientStream> {
+    tracing::debug!("refused a request whose method is not CONNECT");
+    let skipped = timeout(BODY_TIMEOUT, skip(&mut stream, buffer, request.body_bytes)).await;
+    request.keep_alive &= matches!(skipped, Ok(Ok(())));
+    let refusal = reply::method_not_allowed(&request, SystemTime::now());
+    if !request.keep_alive {
+        linger::close_with(stream, &refusal).await;
+        return None;
+    }
+    let written = timeout(REPLY_TIMEOUT, async {
+        stream.write_all(&refusal).await?;
+        stream.flush().await
+    });
+    matches!(written.await, Ok(Ok(()))).then_some(stream)
 }
 
 /// Throws away the body of a request, what is buffered of it first.

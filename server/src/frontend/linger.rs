@@ -56,12 +56,12 @@ mod tests {
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         peer.write_all(&[7; 100_000]).await.unwrap();
-        let closing = tokio::spawn(close_with(stream, b"no"));
-        let mut heard = Vec::new();
-        peer.read_to_end(&mut heard).await.unwrap();
-        assert_eq!(heard, b"no");
-        drop(peer);
-        closing.await.unwrap();
+        let listening = async move {
+            let mut heard = Vec::new();
+            peer.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"no");
+        };
+        tokio::join!(close_with(stream, b"no"), listening);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! Certificates for the tests of this folder, and clients that use them.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{fs, io, net::SocketAddr, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use konnectivity_transport::tls::Identity;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
@@ -12,10 +13,10 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::listener::tls::server_config;
+use super::listener::tls::settings;
 
-/// A certificate with what it was issued by, and its key.
-pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+/// A certificate and its key.
+pub type ClientIdentity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 pub struct Authority {
     certificate: CertificateDer<'static>,
@@ -24,18 +25,23 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("ours")
+    }
+
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap().der().clone();
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
-    pub fn issue(&self) -> Identity {
+    pub fn issue(&self) -> ClientIdentity {
         self.issue_with(|_| {})
     }
 
-    pub fn issue_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+    pub fn issue_with(&self, change: impl FnOnce(&mut CertificateParams)) -> ClientIdentity {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         change(&mut params);
         let key = KeyPair::generate().unwrap();
@@ -51,19 +57,26 @@ impl Authority {
 
     /// A server with a certificate of this authority, for clients with one of this authority.
     pub fn server(&self) -> Arc<ServerConfig> {
-        let (certificates, key) = self.issue();
-        Arc::new(server_config(certificates, key, self.roots()).unwrap())
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate_file, key_file] = ["certificate", "key"].map(|name| folder.path().join(name));
+        fs::write(&certificate_file, certificate.pem()).unwrap();
+        fs::write(&key_file, key.serialize_pem()).unwrap();
+        let identity = Identity::load(&certificate_file, &key_file).unwrap();
+        Arc::new(settings(&identity, Arc::new(self.roots())).unwrap())
     }
 
     /// A client that trusts this authority.
-    pub fn client(&self, identity: Option<Identity>) -> ClientConfig {
+    pub fn client(&self, identity: Option<ClientIdentity>) -> ClientConfig {
         self.client_of(&[&TLS12, &TLS13], identity)
     }
 
     pub fn client_of(
         &self,
         versions: &[&'static SupportedProtocolVersion],
-        identity: Option<Identity>,
+        identity: Option<ClientIdentity>,
     ) -> ClientConfig {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)

@@ -38,12 +38,7 @@ fn families_that_the_references_tests_compare_are_equal_byte_for_byte() {
             "Number of dial failures observed. Multiple failures can occur for a single dial request.",
             "{reason=\"no_agent\"} 1",
         ),
-        (
-            "pending_backend_dials",
-            "gauge",
-            "Current number of pending backend dial requests",
-            " 1",
-        ),
+        ("pending_backend_dials", "gauge", "Current number of pending backend dial requests", " 1"),
         (
             "ready_backend_connections",
             "gauge",
@@ -56,12 +51,7 @@ fn families_that_the_references_tests_compare_are_equal_byte_for_byte() {
             "Number of konnectivity agent connected to the proxy server",
             "{proxy_strategy=\"default\"} 2",
         ),
-        (
-            "established_connections",
-            "gauge",
-            "Current number of established end-to-end connections (post-dial).",
-            " 1",
-        ),
+        ("established_connections", "gauge", "Current number of established end-to-end connections (post-dial).", " 1"),
     ] {
         assert_eq!(family(&text, name), expected(name, kind, help, sample));
     }
@@ -99,14 +89,7 @@ fn failures_have_the_references_reasons() {
     let reasons: Vec<_> = family.lines().filter_map(|line| line.split('"').nth(1)).collect();
     assert_eq!(
         reasons,
-        [
-            "backend_close",
-            "backend_dial_timeout",
-            "error_response",
-            "frontend_close",
-            "no_agent",
-            "send_rsp"
-        ]
+        ["backend_close", "backend_dial_timeout", "error_response", "frontend_close", "no_agent", "send_rsp"]
     );
 }
 

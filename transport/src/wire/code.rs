@@ -46,7 +46,7 @@ pub enum StreamCode {
     Aborted = 0x13,
     /// The head of the stream is not a valid message.
     BadRequest = 0x14,
-    /// The dial's time limit has passed.
+    /// A time limit of this protocol has passed.
     TimedOut = 0x15,
     /// The process's memory budget is spent, and this dial was stalled longest.
     OverBudget = 0x16,
@@ -119,7 +119,7 @@ impl StreamCode {
             Self::SocketClosed => "the socket at the sender's edge takes no more bytes",
             Self::Aborted => "the sender's task ended without finishing the stream",
             Self::BadRequest => "the head of the stream is not a valid message",
-            Self::TimedOut => "the dial's time limit has passed",
+            Self::TimedOut => "a time limit of this protocol has passed",
             Self::OverBudget => "memory budget spent, and this dial was stalled longest",
             Self::DrainDeadline => "the time limit of a drain has passed",
         }

@@ -112,9 +112,7 @@ fn failures_back_off_and_any_success_begins_anew() {
     for _ in 0..3 {
         assert_eq!(known.next(now), Action::Dial(1));
         known.on_failed(now, 0.0);
-        let Action::WaitUntil(instant) = known.next(now) else {
-            panic!("waits")
-        };
+        let Action::WaitUntil(instant) = known.next(now) else { panic!("waits") };
         waits.push((instant - now).as_millis());
         now = instant;
     }

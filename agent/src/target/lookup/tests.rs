@@ -19,11 +19,7 @@ struct Stuck {
 
 impl Stuck {
     fn new() -> Arc<Self> {
-        Arc::new(Self {
-            asked: AtomicUsize::new(0),
-            let_go: Mutex::new(false),
-            changed: Condvar::new(),
-        })
+        Arc::new(Self { asked: AtomicUsize::new(0), let_go: Mutex::new(false), changed: Condvar::new() })
     }
 
     fn lookups(self: &Arc<Self>, most: usize) -> Arc<Lookups> {
@@ -126,16 +122,15 @@ async fn the_one_that_began_a_lookup_may_leave() {
     let _let_go = LetGo(stuck.clone());
     let lookups = stuck.lookups(1);
 
-    timeout(Duration::from_millis(20), lookups.addresses("slow.example"))
-        .await
-        .expect_err("stuck");
-    let second = tokio::spawn({
+    timeout(Duration::from_millis(20), lookups.addresses("slow.example")).await.expect_err("stuck");
+    let mut second = JoinSet::new();
+    second.spawn({
         let lookups = lookups.clone();
         async move { lookups.addresses("slow.example").await }
     });
     tokio::task::yield_now().await;
     stuck.let_go();
-    second.await.unwrap().expect("found");
+    second.join_next().await.unwrap().unwrap().expect("found");
     assert_eq!(stuck.asked(), 1);
 }
 
@@ -143,11 +138,7 @@ async fn the_one_that_began_a_lookup_may_leave() {
 async fn a_name_that_is_none_asks_nobody() {
     let lookups = Lookups::new(1, |_| panic!("asked"));
     for name in ["a b", "a..b", "127.1", "a\0b", "-a", "fe80::1%x"] {
-        assert_eq!(
-            lookups.addresses(name).await,
-            Err(LookupError::NotFound { server: None }),
-            "{name}"
-        );
+        assert_eq!(lookups.addresses(name).await, Err(LookupError::NotFound { server: None }), "{name}");
     }
 }
 
@@ -157,15 +148,7 @@ fn domain_names_are_those_of_go() {
     let label = "a".repeat(63);
     let longest = format!("{label}.{label}.{label}.{}", &label[..61]);
     assert_eq!(longest.len(), 253);
-    for name in [
-        "localhost",
-        "a.b.",
-        "_srv._tcp.example",
-        "1.2.3.4x",
-        "x--y",
-        label.as_str(),
-        longest.as_str(),
-    ] {
+    for name in ["localhost", "a.b.", "_srv._tcp.example", "1.2.3.4x", "x--y", label.as_str(), longest.as_str()] {
         assert!(is_domain_name(name), "{name}");
     }
     for name in [
@@ -216,10 +199,7 @@ fn words_of_both_c_libraries_are_understood() {
     let no_files = io::Error::from_raw_os_error(nix::libc::EMFILE);
     assert_eq!(
         classify(&no_files, server),
-        LookupError::System {
-            kind: DialErrorKind::NoResources,
-            text: "too many open files".to_owned()
-        }
+        LookupError::System { kind: DialErrorKind::NoResources, text: "too many open files".to_owned() }
     );
 }
 

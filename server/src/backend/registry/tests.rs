@@ -165,11 +165,7 @@ fn default_route_takes_only_agents_that_have_it() {
 #[test]
 fn strategies_are_tried_in_the_order_given() {
     let registry = Fakes::default();
-    let [host, route, plain] = [
-        Fake::new("a", "host=h"),
-        Fake::new("b", "default-route=true"),
-        Fake::new("c", ""),
-    ];
+    let [host, route, plain] = [Fake::new("a", "host=h"), Fake::new("b", "default-route=true"), Fake::new("c", "")];
     let order = [Strategy::DestHost, Strategy::DefaultRoute, Strategy::Default];
     let _plain = registry.register(plain.clone());
     assert_picks(&registry, &order, "h:1", 0, &plain);
@@ -207,9 +203,8 @@ fn least_loaded_compares_connections_and_not_agents() {
 #[test]
 fn a_pick_examines_one_backend_however_many_there_are() {
     let registry = Fakes::default();
-    let backends: Vec<_> = (0..1000)
-        .map(|number| Fake::new(&number.to_string(), &format!("default-route=true&host=h{number}")))
-        .collect();
+    let backends: Vec<_> =
+        (0..1000).map(|number| Fake::new(&number.to_string(), &format!("default-route=true&host=h{number}"))).collect();
     let _kept: Vec<_> = backends.iter().map(|backend| registry.register(backend.clone())).collect();
     let examined = || backends.iter().map(|backend| backend.examined.load(Relaxed)).sum::<usize>();
     for strategy in [Strategy::Default, Strategy::DefaultRoute, Strategy::DestHost] {
@@ -223,9 +218,8 @@ fn a_pick_examines_one_backend_however_many_there_are() {
 fn everything_is_gone_when_the_registrations_are() {
     let registry = Fakes::default();
     let identifiers = "host=h&ipv4=10.0.0.7&default-route=true";
-    let kept: Vec<_> = (0..10)
-        .map(|number| registry.register(Fake::new(&(number % 3).to_string(), identifiers)))
-        .collect();
+    let kept: Vec<_> =
+        (0..10).map(|number| registry.register(Fake::new(&(number % 3).to_string(), identifiers))).collect();
     drop(kept);
     for strategy in Strategy::ALL {
         assert_eq!(registry.count(strategy), 0, "{strategy}");
@@ -246,7 +240,7 @@ proptest! {
         let mut kept: Vec<Registration<Fake>> = Vec::new();
         for (agent, draining, leaves, which) in steps {
             if leaves && !kept.is_empty() {
-                kept.swap_remove(which.index(kept.len()));
+                drop(kept.swap_remove(which.index(kept.len())));
             } else {
                 let backend = Fake::new(&agent.to_string(), "host=h&default-route=true");
                 backend.draining.store(draining, Relaxed);

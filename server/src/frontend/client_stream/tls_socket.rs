@@ -22,10 +22,7 @@ pub struct TlsSocket {
 impl TlsSocket {
     /// A socket with `stream` in it.
     pub fn new(stream: TcpStream) -> Self {
-        Self {
-            stream: Some(stream),
-            drained: false,
-        }
+        Self { stream: Some(stream), drained: false }
     }
 
     /// Whether the last read found the socket empty. If not, a read of the session may make progress although the
@@ -72,11 +69,7 @@ fn taken() -> io::Error {
 }
 
 impl AsyncRead for TlsSocket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = self.as_mut().pin()?.poll_read(cx, buffer);
         self.drained = read.is_pending();
         read
@@ -84,11 +77,7 @@ impl AsyncRead for TlsSocket {
 }
 
 impl AsyncWrite for TlsSocket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.pin()?.poll_write(cx, bytes)
     }
 

@@ -130,10 +130,7 @@ pub enum ReadHeadError {
 ///
 /// # Cancel safety
 /// What has been read is in `buffer`; another call goes on from there.
-pub async fn read_head(
-    stream: &mut (impl AsyncRead + Unpin),
-    buffer: &mut BytesMut,
-) -> Result<Request, ReadHeadError> {
+pub async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<Request, ReadHeadError> {
     let read = timeout(HEAD_TIMEOUT, read_unlimited(stream, buffer)).await;
     read.unwrap_or(Err(ReadHeadError::TimedOut))
 }
@@ -204,10 +201,9 @@ fn parse_within(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
     let mut fields = vec![EMPTY_HEADER; lines.min(MAX_FIELDS) + 1];
     match parse_headers(rest, &mut fields) {
         Ok(Status::Partial) => Ok(None),
-        Ok(Status::Complete((bytes, fields))) => Ok(Some(Head {
-            request: line.request(authority, &Fields(fields))?,
-            bytes: line_end + 1 + bytes,
-        })),
+        Ok(Status::Complete((bytes, fields))) => {
+            Ok(Some(Head { request: line.request(authority, &Fields(fields))?, bytes: line_end + 1 + bytes }))
+        }
         Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
         Err(_) => Err(HeadError::Malformed),
     }
@@ -227,20 +223,13 @@ impl<'a> RequestLine<'a> {
         let line = str::from_utf8(line).map_err(|_| HeadError::Malformed)?;
         let (method, rest) = line.split_once(' ').ok_or(HeadError::Malformed)?;
         let (target, version) = rest.split_once(' ').ok_or(HeadError::Malformed)?;
-        let &[b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] =
-            version.as_bytes()
-        else {
+        let &[b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version.as_bytes() else {
             return Err(HeadError::Malformed);
         };
         if method.is_empty() || !method.bytes().all(is_token_byte) {
             return Err(HeadError::Malformed);
         }
-        Ok(Self {
-            method,
-            target,
-            major: major - b'0',
-            minor: minor - b'0',
-        })
+        Ok(Self { method, target, major: major - b'0', minor: minor - b'0' })
     }
 
     fn is_connect(&self) -> bool {
@@ -288,11 +277,7 @@ impl<'a> RequestLine<'a> {
     }
 
     fn other(&self, body: Body, fields: &Fields) -> OtherRequest {
-        let version = if self.at_least_1_1() {
-            Version::Http11
-        } else {
-            Version::Http10
-        };
+        let version = if self.at_least_1_1() { Version::Http11 } else { Version::Http10 };
         let wanted = match version {
             Version::Http10 => fields.has_token("connection", "keep-alive"),
             Version::Http11 => !self.is_http2_preface(),

@@ -36,10 +36,8 @@ pub fn agent_lost(error: &str) -> Vec<u8> {
 }
 
 fn bad_gateway(what: &str, error: &str) -> Vec<u8> {
-    format!(
-        "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{what}: {error}\r\n"
-    )
-    .into_bytes()
+    format!("HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{what}: {error}\r\n")
+        .into_bytes()
 }
 
 /// The agent could not connect to the target, for the reason that it gives.
@@ -49,20 +47,14 @@ pub fn dial_error(text: &str) -> Vec<u8> {
         503 => "503 Service Unavailable",
         _ => "502 Bad Gateway",
     };
-    format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{text}"
-    )
-    .into_bytes()
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{text}")
+        .into_bytes()
 }
 
 /// The reference's table, which looks for words in the text: the first row with a match decides.
 fn dial_error_status(text: &str) -> u16 {
     /// Whatever else is in the text, refusals and failures to find the target among it, is 502.
-    const STATUSES: [(&str, u16); 3] = [
-        ("deadline exceeded", 504),
-        ("timeout", 504),
-        ("too many open files", 503),
-    ];
+    const STATUSES: [(&str, u16); 3] = [("deadline exceeded", 504), ("timeout", 504), ("too many open files", 503)];
     let text = text.to_lowercase();
     let row = STATUSES.iter().find(|(words, _)| text.contains(words));
     row.map_or(502, |&(_, status)| status)

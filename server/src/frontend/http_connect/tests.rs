@@ -3,32 +3,35 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{Receiver, Sender, channel},
+    task::JoinSet,
     time::Instant,
 };
 
 use super::*;
 
 /// Tells of every request and replies that the target is connected.
-struct Connected(UnboundedSender<ConnectRequest>);
+struct Connected(Sender<ConnectRequest>);
 
 impl Handler for Connected {
     async fn connect(&self, mut stream: ClientStream, request: ConnectRequest) {
-        self.0.send(request).unwrap();
+        self.0.send(request).await.unwrap();
         stream.write_all(reply::ESTABLISHED).await.unwrap();
     }
 }
 
-fn start() -> (UnixStream, UnboundedReceiver<ConnectRequest>) {
+/// A client that is served, what it has asked for, and the task that serves it.
+fn start() -> (UnixStream, Receiver<ConnectRequest>, JoinSet<()>) {
     let (stream, client) = UnixStream::pair().unwrap();
-    let (told, requests) = unbounded_channel();
-    tokio::spawn(async move { serve(stream.into(), &Connected(told)).await });
-    (client, requests)
+    let (told, requests) = channel(1);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { serve(stream.into(), &Connected(told)).await });
+    (client, requests, serving)
 }
 
 /// Sends, and reads until the server closes.
 async fn answer(bytes: &[u8]) -> (String, Option<ConnectRequest>) {
-    let (mut client, mut requests) = start();
+    let (mut client, mut requests, _serving) = start();
     client.write_all(bytes).await.unwrap();
     let mut heard = String::new();
     client.read_to_string(&mut heard).await.unwrap();
@@ -55,7 +58,7 @@ async fn bytes_behind_the_request_are_kept() {
 
 #[tokio::test]
 async fn a_request_that_comes_byte_by_byte_is_understood() {
-    let (mut client, mut requests) = start();
+    let (mut client, mut requests, _serving) = start();
     for byte in CONNECT.bytes() {
         client.write_all(&[byte]).await.unwrap();
         tokio::task::yield_now().await;
@@ -77,7 +80,7 @@ async fn a_connection_goes_on_after_a_method_that_is_not_allowed() {
 
 #[tokio::test]
 async fn a_body_may_come_later_than_its_head() {
-    let (mut client, mut requests) = start();
+    let (mut client, mut requests, _serving) = start();
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n").await.unwrap();
     for _ in 0..40 {
         client.write_all(&[b'x'; 1000]).await.unwrap();
@@ -120,7 +123,7 @@ async fn bad_requests_are_answered_and_end_the_connection() {
 #[tokio::test]
 async fn a_head_above_the_limit_is_answered() {
     let (stream, client) = UnixStream::pair().unwrap();
-    let (told, _requests) = unbounded_channel();
+    let (told, _requests) = channel(1);
     let served = async { serve(stream.into(), &Connected(told)).await };
     let (mut read, mut write) = client.into_split();
     let sent = async move {
@@ -133,21 +136,35 @@ async fn a_head_above_the_limit_is_answered() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_given_up() {
-    for sent in ["", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel"] {
-        let (mut client, mut requests) = start();
+    let (mut client, mut requests, _serving) = start();
+    client.shutdown().await.unwrap();
+    assert_eq!(requests.recv().await, None);
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "");
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_is_answered_in_case_it_still_listens() {
+    for (sent, status) in [
+        ("CONNECT a:1 HTTP/1.1\r\nHost", "400 Bad Request"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel", "405 Method Not Allowed"),
+    ] {
+        let (mut client, mut requests, _serving) = start();
         client.write_all(sent.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
-        assert_eq!(requests.recv().await, None);
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "");
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{heard}");
+        assert!(heard.contains("\r\nConnection: close\r\n"), "{heard}");
+        assert_eq!(requests.recv().await, None);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_asks_for_nothing_is_left_after_a_minute_without_a_word() {
     for sent in ["", "CONNECT a:1 HT"] {
-        let (mut client, _requests) = start();
+        let (mut client, _requests, _serving) = start();
         client.write_all(sent.as_bytes()).await.unwrap();
         let started = Instant::now();
         let mut heard = String::new();
@@ -160,7 +177,7 @@ async fn a_client_that_asks_for_nothing_is_left_after_a_minute_without_a_word() 
 #[test]
 fn serving_can_be_spawned() {
     fn assert_send(_: impl Send) {}
-    let (told, _) = unbounded_channel();
+    let (told, _) = channel(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
     let (stream, _) = UnixStream::pair().unwrap();

@@ -2,20 +2,15 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
-    version::{TLS12, TLS13},
-};
+use konnectivity_transport::tls::{Identity, TlsError, server_config};
+use rustls::{RootCertStore, ServerConfig, server::NoServerSessionStorage};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use crate::frontend::{client_stream::ClientStream, http_connect::reply, linger};
 
-/// The only protocol offered in ALPN.
-const ALPN: &[u8] = b"http/1.1";
+/// CONNECT is spoken over HTTP/1.1 only.
+const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 /// How long a client may take over its handshake, as in the reference.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,41 +22,18 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// of this port say.
 const PLAIN_HTTP: [&[u8; 5]; 6] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO", b"CONNE"];
 
-/// Why there is no TLS for clients.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsConfigError {
-    /// The authorities for clients can't be used.
-    #[error("cannot verify clients by the certificates of --server-ca-cert")]
-    ClientAuthorities(#[from] VerifierBuilderError),
-    /// The server's own certificate can't be used.
-    #[error("cannot use the certificate of --server-cert with the key of --server-key")]
-    Certificate(#[from] rustls::Error),
-}
-
-/// What the server demands of clients: TLS 1.2 or 1.3, a certificate from one of `client_authorities`, and `http/1.1`
-/// if they name protocols at all.
+/// What the server demands of clients: TLS 1.2 or 1.3, a certificate from one of `client_roots`, and `http/1.1` if they
+/// name protocols at all.
 ///
 /// There are no session tickets: every client's certificate is verified anew, and kube-apiserver would not use them.
 ///
 /// # Errors
-/// See [`TlsConfigError`].
-pub fn server_config(
-    certificates: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    client_authorities: RootCertStore,
-) -> Result<ServerConfig, TlsConfigError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let authorities = Arc::new(client_authorities);
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(authorities, provider.clone()).build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates, key)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
+/// When the server's certificate can't be used with its key, or the roots not at all.
+pub fn settings(identity: &Identity, client_roots: Arc<RootCertStore>) -> Result<ServerConfig, TlsError> {
+    let mut settings = server_config(identity, Some(client_roots), ALPN)?;
+    settings.session_storage = Arc::new(NoServerSessionStorage {});
+    settings.send_tls13_tickets = 0;
+    Ok(settings)
 }
 
 /// Sets what every accepted connection is to have. On Linux it inherits these options from the listening socket,
@@ -71,10 +43,8 @@ pub fn prepare(socket: &std::net::TcpListener) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     // Go's defaults.
-    let keep_alive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(9);
+    let keep_alive =
+        TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(15)).with_retries(9);
     socket.set_tcp_keepalive(&keep_alive)
 }
 
@@ -124,9 +94,9 @@ pub enum HandshakeErrorKind {
 pub async fn handshake(
     stream: TcpStream,
     peer: SocketAddr,
-    config: Arc<ServerConfig>,
+    settings: Arc<ServerConfig>,
 ) -> Result<ClientStream, HandshakeError> {
-    let kind = match timeout(HANDSHAKE_TIMEOUT, attempt(stream, config)).await {
+    let kind = match timeout(HANDSHAKE_TIMEOUT, attempt(stream, settings)).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(refused)) => {
             linger::close_with(refused.stream, refused.last_words).await;
@@ -144,10 +114,10 @@ struct Refused {
     last_words: &'static [u8],
 }
 
-async fn attempt(mut stream: TcpStream, config: Arc<ServerConfig>) -> Result<ClientStream, Refused> {
+async fn attempt(mut stream: TcpStream, settings: Arc<ServerConfig>) -> Result<ClientStream, Refused> {
     let (kind, stream) = match not_tls(&mut stream).await {
         Some(kind) => (kind, stream),
-        None => match ClientStream::accept_tls(stream, config).await {
+        None => match ClientStream::accept_tls(stream, settings).await {
             Ok(stream) => return Ok(stream),
             // The client has been sent an alert, and may well have sent a request by now.
             Err((error, stream)) => (HandshakeErrorKind::Failed(error), stream),
@@ -157,11 +127,7 @@ async fn attempt(mut stream: TcpStream, config: Arc<ServerConfig>) -> Result<Cli
         HandshakeErrorKind::PlainHttp => reply::PLAIN_HTTP_ON_TLS_PORT,
         _ => b"",
     };
-    Err(Refused {
-        kind,
-        stream,
-        last_words,
-    })
+    Err(Refused { kind, stream, last_words })
 }
 
 /// Looks at the first byte, and takes nothing if it may be TLS.
@@ -179,4 +145,3 @@ async fn not_tls(stream: &mut TcpStream) -> Option<HandshakeErrorKind> {
         _ => Some(HandshakeErrorKind::NotTls),
     }
 }
-

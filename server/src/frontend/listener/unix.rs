@@ -76,20 +76,14 @@ pub enum BindUnixError {
 ///
 /// # Errors
 /// See [`BindUnixError`]. Nothing has changed then, except that an existing socket may be gone.
-pub fn bind(
-    path: &Path,
-    delete_existing: bool,
-) -> Result<(UnixListener, SocketFile), BindUnixError> {
+pub fn bind(path: &Path, delete_existing: bool) -> Result<(UnixListener, SocketFile), BindUnixError> {
     let bytes = path.as_os_str().len();
     if bytes > MAX_PATH_BYTES {
         let path = path.to_owned();
         return Err(BindUnixError::PathTooLong { path, bytes });
     }
     make_way(path, delete_existing)?;
-    bind_and_listen(path).map_err(|source| BindUnixError::Bind {
-        path: path.to_owned(),
-        source,
-    })
+    bind_and_listen(path).map_err(|source| BindUnixError::Bind { path: path.to_owned(), source })
 }
 
 fn make_way(path: &Path, delete_existing: bool) -> Result<(), BindUnixError> {
@@ -105,14 +99,9 @@ fn make_way(path: &Path, delete_existing: bool) -> Result<(), BindUnixError> {
     match fs::symlink_metadata(path) {
         // Nothing is there, or bind(2) will say better what is wrong.
         Err(_) => Ok(()),
-        Ok(existing) if !existing.file_type().is_socket() => {
-            Err(BindUnixError::NotASocket { path: path_buf() })
-        }
+        Ok(existing) if !existing.file_type().is_socket() => Err(BindUnixError::NotASocket { path: path_buf() }),
         Ok(_) if !delete_existing => Err(BindUnixError::Exists { path: path_buf() }),
-        Ok(_) => fs::remove_file(path).map_err(|source| BindUnixError::NotRemovable {
-            path: path_buf(),
-            source,
-        }),
+        Ok(_) => fs::remove_file(path).map_err(|source| BindUnixError::NotRemovable { path: path_buf(), source }),
     }
 }
 
@@ -137,10 +126,7 @@ pub struct SocketFile {
 
 impl SocketFile {
     fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            id: Self::id(path)?,
-        })
+        Ok(Self { path: path.to_owned(), id: Self::id(path)? })
     }
 
     fn id(path: &Path) -> io::Result<(u64, u64)> {

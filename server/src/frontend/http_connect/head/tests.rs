@@ -213,8 +213,27 @@ fn a_head_of_single_bytes_is_parsed_no_more_often_than_needed() {
 /// Heads that are nearly right, from parts that matter to the parser.
 fn head_like() -> impl Strategy<Value = Vec<u8>> {
     let part = prop::sample::select(vec![
-        "CONNECT", "GET", "PRI", " ", "a:1", "[::1]:80", "/", "*", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "\r\n", "\n",
-        "\r", ":", "Host: a", "Content-Length: 5", "Transfer-Encoding: chunked", "Connection: close", "\0", "\u{e9}",
+        "CONNECT",
+        "GET",
+        "PRI",
+        " ",
+        "a:1",
+        "[::1]:80",
+        "/",
+        "*",
+        "HTTP/1.1",
+        "HTTP/1.0",
+        "HTTP/2.0",
+        "\r\n",
+        "\n",
+        "\r",
+        ":",
+        "Host: a",
+        "Content-Length: 5",
+        "Transfer-Encoding: chunked",
+        "Connection: close",
+        "\0",
+        "\u{e9}",
     ]);
     let parts = prop::collection::vec(part, 0..20);
     let whole = ("CONNECT|GET", "a:1|/|\\*", "[012]", "(Host: a\r\n|A: b\n|Content-Length: 3\r\n){0,4}");

@@ -102,11 +102,7 @@ fn bad_heads_are_refused() {
             "400 Bad Request: missing required Host header",
             "400 Bad Request: missing required Host header",
         ),
-        (
-            HeadError::MalformedHost,
-            "400 Bad Request: malformed Host header",
-            "400 Bad Request: malformed Host header",
-        ),
+        (HeadError::MalformedHost, "400 Bad Request: malformed Host header", "400 Bad Request: malformed Host header"),
         (
             HeadError::UnsupportedVersion,
             "505 HTTP Version Not Supported: unsupported protocol version",
