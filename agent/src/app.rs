@@ -34,6 +34,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// # Errors
 /// What could not be loaded or bound, with the setting and what to do; nothing is connected then.
 pub async fn run(config: Config) -> Result<()> {
+    config.effective.log();
     let stopping = Stopping::default();
     let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
     let client_tls = client_tls(&config.tls)?;

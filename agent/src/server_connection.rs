@@ -181,7 +181,9 @@ async fn attend(connection: &Connection, mut control: ControlStream, drain: &Can
             () = drain.cancelled(), if !told => {
                 told = true;
                 let message = ControlBody::Drain(Drain { reason: "the agent is stopping".into() });
-                if control.sender.send(message).await.is_err() {
+                if let Err(error) = control.sender.send(message).await {
+                    // If the connection is gone already, this changes nothing.
+                    connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
                     break;
                 }
             }

@@ -1,245 +1,242 @@
-//! Which backends are here, by what each strategy looks them up by.
+//! Keeps one connection to each server behind one address. What to do next is decided by `known.rs`, a value without
+//! socket or clock; this file is the loop around it.
+//!
+//! ```text
+//!              +-- Dial --> attempt (Connector) --> Keep ------> serve until lost --+
+//! known::next -+                               \-> Duplicate --> close              |
+//!      ^       +-- WaitUntil / Rest                                                 |
+//!      +---------------- connected, failed, lost; drain, stop ---------------------+
+//! ```
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    fmt,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+mod known;
+
+use std::{collections::HashMap, error::Error, future::Future, sync::Arc, time::Duration};
+
+use konnectivity_transport::id::ServerId;
+use tokio::{
+    sync::watch,
+    task::{self, JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
-use dashmap::DashMap;
-use konnectivity_transport::identifier::Identifiers;
+use self::known::{Action, KnownServers, Verdict};
+use crate::backoff::Backoff;
 
-use crate::strategy::{Candidate, Strategy, around, dial_host, first_ready, least_loaded};
+/// Makes connections to whichever server the address leads to.
+pub trait Connector: Send + Sync + 'static {
+    /// A connection whose server has said who it is.
+    type Connection: Connection;
+    /// Why there is none. Its sources are logged with it.
+    type Error: Error + Send + 'static;
 
-/// What the registry needs to know of one connection of an agent.
-pub trait BackendView {
-    /// Whose connection it is. Does not change.
-    fn agent_id(&self) -> &str;
-    /// What the agent said it can reach. Does not change.
-    fn identifiers(&self) -> &Identifiers;
-    /// Whether the agent asked for no more dials.
-    fn is_draining(&self) -> bool;
-    /// Dials that the connection carries now.
-    fn open_dials(&self) -> usize;
-}
-
-/// All registered backends. Several connections of one agent are several backends, in the order of their arrival.
-///
-/// Picking is done for every dial, registering only when an agent comes or goes. Hence one index for each strategy,
-/// so that a pick by `default`, `destHost` or `defaultRoute` costs the same however many agents there are (unless
-/// many are draining). `leastLoaded` looks at every backend.
-pub struct Registry<B> {
-    agents: RwLock<Agents<B>>,
-    default_route: RwLock<Agents<B>>,
-    by_host: DashMap<String, Vec<Arc<B>>>,
-}
-
-impl<B> Default for Registry<B> {
-    fn default() -> Self {
-        Self { agents: RwLock::default(), default_route: RwLock::default(), by_host: DashMap::new() }
-    }
-}
-
-impl<B: BackendView> Registry<B> {
-    /// Makes a backend available to [`Registry::pick`] for as long as the guard is kept.
-    pub fn register(self: &Arc<Self>, backend: Arc<B>) -> Registration<B> {
-        write(&self.agents).add(&backend);
-        if backend.identifiers().default_route {
-            write(&self.default_route).add(&backend);
-        }
-        for host in hosts(&*backend) {
-            let mut backends = self.by_host.entry(host.clone()).or_default();
-            // An agent may name the same host twice, as `host` and as `ipv4` for instance.
-            if !contains(&backends, &backend) {
-                backends.push(backend.clone());
-            }
-        }
-        Registration { registry: self.clone(), backend }
-    }
-
-    /// The backend that is to serve a dial to `address` (`host:port`): that of the first strategy that finds one.
+    /// One attempt, from a source port of its own: a balancer that goes by ports may then choose another server.
+    /// Several attempts run at once.
     ///
-    /// `random` decides between equals. Backends for which `not` is true are passed over: those that the dial has
-    /// been tried on. `not` is called with the registry locked, and must not call it.
-    pub fn pick(
-        &self,
-        strategies: &[Strategy],
-        address: &str,
-        random: u64,
-        not: &dyn Fn(&B) -> bool,
-    ) -> Option<Arc<B>> {
-        let pick = |strategy: &Strategy| match strategy {
-            Strategy::Default => read(&self.agents).pick(random, not),
-            Strategy::DefaultRoute => read(&self.default_route).pick(random, not),
-            Strategy::DestHost => self.pick_by_host(dial_host(address), not),
-            Strategy::LeastLoaded => self.pick_least_loaded(random, not),
-        };
-        strategies.iter().find_map(pick)
-    }
-
-    /// How many keys a strategy can find backends under: agents, or hosts for `destHost`.
-    pub fn count(&self, strategy: Strategy) -> usize {
-        match strategy {
-            Strategy::Default | Strategy::LeastLoaded => read(&self.agents).list.len(),
-            Strategy::DefaultRoute => read(&self.default_route).list.len(),
-            Strategy::DestHost => self.by_host.len(),
-        }
-    }
-
-    /// Whether a strategy could find any backend at all, draining or not.
-    pub fn has_any(&self, strategy: Strategy) -> bool {
-        self.count(strategy) > 0
-    }
-
-    /// Every backend once.
-    pub fn backends(&self) -> Vec<Arc<B>> {
-        read(&self.agents).backends().cloned().collect()
-    }
-
-    fn pick_by_host(&self, host: &str, not: &dyn Fn(&B) -> bool) -> Option<Arc<B>> {
-        if host.is_empty() {
-            return None;
-        }
-        let backends = self.by_host.get(host)?;
-        let (backend, _) = first_ready(candidates(&backends, not))?;
-        Some(backend.clone())
-    }
-
-    fn pick_least_loaded(&self, random: u64, not: &dyn Fn(&B) -> bool) -> Option<Arc<B>> {
-        let agents = read(&self.agents);
-        let backends: Vec<_> = agents.backends().filter(|backend| !not(backend)).collect();
-        let candidates: Vec<_> = backends.iter().map(|backend| candidate(backend)).collect();
-        let place = least_loaded(&candidates, random)?;
-        Some(backends[place].clone())
-    }
-
-    fn deregister(&self, backend: &Arc<B>) {
-        write(&self.agents).remove(backend);
-        if backend.identifiers().default_route {
-            write(&self.default_route).remove(backend);
-        }
-        for host in hosts(&**backend) {
-            self.by_host.remove_if_mut(host, |_, backends| {
-                backends.retain(|other| !Arc::ptr_eq(other, backend));
-                backends.is_empty()
-            });
-        }
-    }
+    /// # Cancel safety
+    /// Dropping the future must abandon the attempt.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
 }
 
-/// Keeps a backend registered; dropping it deregisters the backend.
-#[must_use = "dropping it deregisters the backend"]
-pub struct Registration<B: BackendView> {
-    registry: Arc<Registry<B>>,
-    backend: Arc<B>,
+/// One connection to one server.
+pub trait Connection: Send + 'static {
+    /// Who the server is.
+    fn server_id(&self) -> &ServerId;
+
+    /// How many servers there are, as this one says. 0 when it does not.
+    fn server_count(&self) -> u32;
+
+    /// Serves dials until the connection is lost or closed. It must end by itself when the process drains or stops:
+    /// [`run`] waits for it.
+    fn serve(self) -> impl Future<Output = ()> + Send;
+
+    /// Closes a connection to a server that has one already, and says so to it.
+    fn close_duplicate(self) -> impl Future<Output = ()> + Send;
 }
 
-impl<B: BackendView> fmt::Debug for Registration<B> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let agent_id = self.backend.agent_id();
-        formatter.debug_tuple("Registration").field(&agent_id).finish()
-    }
+/// How [`run`] behaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerSetSettings {
+    /// First wait after a failure, and the wait after a duplicate (`--sync-interval`).
+    pub sync_interval: Duration,
+    /// Longest wait after a failure, before jitter (`--sync-interval-cap`).
+    pub sync_interval_cap: Duration,
+    /// Whether to go on dialling when all servers are connected, in order to discover more (`--sync-forever`).
+    pub sync_forever: bool,
+    /// Time limit of one attempt. A server that accepts and never says who it is must not hold up the others.
+    pub attempt_limit: Duration,
 }
 
-impl<B: BackendView> Drop for Registration<B> {
-    fn drop(&mut self) {
-        self.registry.deregister(&self.backend);
-    }
+/// What [`run`] knows, for readiness and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerSetStatus {
+    /// The servers that are connected, in order.
+    pub connected: Vec<ServerId>,
+    /// How many there should be; at least 1 once the loop runs.
+    pub desired: u32,
+    /// Why the last attempt failed. `None` after a success.
+    pub last_failure: Option<String>,
 }
 
-/// Agents in a list that a random place can be taken from, each with its connections in the order of their arrival.
-struct Agents<B> {
-    list: Vec<Agent<B>>,
-    places: HashMap<String, usize>,
+/// Connects to every server and reconnects to lost ones, until `drain` or `stop`.
+///
+/// After `drain` no attempt is made and those under way are dropped; connections go on until they end by themselves.
+/// After `stop` the same, with the difference that connections are expected to end at once. Either takes effect in
+/// the midst of a wait. Returns when no connection is left.
+///
+/// # Cancel safety
+/// Dropping the future drops attempts and connections where they stand.
+pub async fn run<C: Connector>(
+    settings: ServerSetSettings,
+    connector: Arc<C>,
+    drain: CancellationToken,
+    stop: CancellationToken,
+    status: watch::Sender<ServerSetStatus>,
+) {
+    let backoff = Backoff::new(settings.sync_interval, settings.sync_interval_cap);
+    let mut set = ServerSet {
+        known: KnownServers::new(backoff, settings.sync_interval, settings.sync_forever),
+        connector,
+        attempt_limit: settings.attempt_limit,
+        attempts: JoinSet::new(),
+        connections: JoinSet::new(),
+        serving: HashMap::new(),
+        status,
+    };
+    set.keep(&drain, &stop).await;
+    set.wait_for_connections().await;
 }
 
-struct Agent<B> {
-    id: String,
-    /// Never empty.
-    connections: Vec<Arc<B>>,
+struct ServerSet<C: Connector> {
+    known: KnownServers,
+    connector: Arc<C>,
+    attempt_limit: Duration,
+    attempts: JoinSet<Result<C::Connection, String>>,
+    /// Tasks that serve connections, or close duplicates.
+    connections: JoinSet<()>,
+    /// Whom a task serves, and since when.
+    serving: HashMap<task::Id, (ServerId, Instant)>,
+    status: watch::Sender<ServerSetStatus>,
 }
 
-impl<B> Default for Agents<B> {
-    fn default() -> Self {
-        Self { list: Vec::new(), places: HashMap::new() }
-    }
-}
-
-impl<B: BackendView> Agents<B> {
-    fn add(&mut self, backend: &Arc<B>) {
-        match self.places.entry(backend.agent_id().to_owned()) {
-            Entry::Occupied(place) => {
-                let connections = &mut self.list[*place.get()].connections;
-                if !contains(connections, backend) {
-                    connections.push(backend.clone());
+impl<C: Connector> ServerSet<C> {
+    /// The loop. Returns when the process drains or stops.
+    async fn keep(&mut self, drain: &CancellationToken, stop: &CancellationToken) {
+        loop {
+            self.publish();
+            let wake_up = match self.known.next(Instant::now()) {
+                Action::Dial(attempts) => {
+                    (0..attempts).for_each(|_| self.attempt());
+                    continue;
                 }
+                Action::WaitUntil(instant) => Some(instant),
+                Action::Rest => None,
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = drain.cancelled() => break,
+                Some(attempt) = self.attempts.join_next() => self.attempted(attempt),
+                Some(ended) = self.connections.join_next_with_id() => self.ended(ended),
+                () = sleep_until(wake_up.unwrap_or_else(Instant::now)), if wake_up.is_some() => {}
             }
-            Entry::Vacant(place) => {
-                self.list.push(Agent { id: place.key().clone(), connections: vec![backend.clone()] });
-                place.insert(self.list.len() - 1);
-            }
+        }
+        self.attempts.shutdown().await;
+    }
+
+    async fn wait_for_connections(&mut self) {
+        self.publish();
+        while let Some(ended) = self.connections.join_next_with_id().await {
+            self.ended(ended);
+            self.publish();
         }
     }
 
-    fn remove(&mut self, backend: &Arc<B>) {
-        let Some(&place) = self.places.get(backend.agent_id()) else {
-            return;
+    fn attempt(&mut self) {
+        let connector = self.connector.clone();
+        let limit = self.attempt_limit;
+        self.attempts.spawn(async move {
+            match timeout(limit, connector.connect()).await {
+                Ok(result) => result.map_err(|error| with_sources(&error)),
+                Err(_elapsed) => Err(format!("no answer from the server within {limit:?}")),
+            }
+        });
+    }
+
+    fn attempted(&mut self, attempt: Result<Result<C::Connection, String>, JoinError>) {
+        let now = Instant::now();
+        let failure = match attempt.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(connection) => {
+                self.connected(connection, now);
+                None
+            }
+            Err(failure) => {
+                self.known.on_failed(now, rand::random());
+                tracing::warn!(error = failure, "cannot connect to a server");
+                Some(failure)
+            }
         };
-        let connections = &mut self.list[place].connections;
-        connections.retain(|other| !Arc::ptr_eq(other, backend));
-        if connections.is_empty() {
-            let removed = self.list.swap_remove(place);
-            self.places.remove(&removed.id);
-            if let Some(moved) = self.list.get(place) {
-                self.places.insert(moved.id.clone(), place);
+        self.status.send_if_modified(|status| {
+            let changed = status.last_failure != failure;
+            status.last_failure = failure;
+            changed
+        });
+    }
+
+    fn connected(&mut self, connection: C::Connection, now: Instant) {
+        let server_id = connection.server_id().clone();
+        let count = connection.server_count();
+        match self.known.on_connected(&server_id, count, now, rand::random()) {
+            Verdict::Keep => {
+                tracing::info!(%server_id, server_count = count, "connected to a server");
+                let task = self.connections.spawn(connection.serve());
+                self.serving.insert(task.id(), (server_id, now));
+            }
+            Verdict::Duplicate => {
+                tracing::debug!(%server_id, "closing a second connection to a server");
+                self.connections.spawn(connection.close_duplicate());
             }
         }
     }
 
-    /// A random agent that isn't draining, and its first connection that isn't. The reference looks at an agent's
-    /// first connection only, even when that one is draining and the next is not.
-    fn pick(&self, random: u64, not: &dyn Fn(&B) -> bool) -> Option<Arc<B>> {
-        let of_each_agent =
-            around(&self.list, random).filter_map(|agent| first_ready(candidates(&agent.connections, not)));
-        let (backend, _) = first_ready(of_each_agent)?;
-        Some(backend.clone())
+    fn ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(panic) => {
+                tracing::error!(error = %panic, "a connection ended by a panic");
+                panic.id()
+            }
+        };
+        // A duplicate that has been closed serves nobody.
+        if let Some((server_id, since)) = self.serving.remove(&id) {
+            let lasted = since.elapsed();
+            tracing::info!(%server_id, ?lasted, "connection to a server ended");
+            self.known.on_lost(&server_id, lasted, Instant::now(), rand::random());
+        }
     }
 
-    fn backends(&self) -> impl Iterator<Item = &Arc<B>> {
-        self.list.iter().flat_map(|agent| &agent.connections)
+    fn publish(&self) {
+        self.status.send_if_modified(|status| {
+            let desired = self.known.desired();
+            let same = status.desired == desired && self.known.connected().eq(&status.connected);
+            if !same {
+                status.desired = desired;
+                status.connected = self.known.connected().cloned().collect();
+            }
+            !same
+        });
     }
 }
 
-/// The texts that `destHost` finds a backend by.
-fn hosts<B: BackendView>(backend: &B) -> impl Iterator<Item = &String> {
-    let identifiers = backend.identifiers();
-    let addresses = identifiers.ipv4.iter().chain(&identifiers.ipv6);
-    addresses.chain(&identifiers.host)
-}
-
-fn candidates<'a, B: BackendView>(
-    backends: &'a [Arc<B>],
-    not: &'a dyn Fn(&B) -> bool,
-) -> impl Iterator<Item = (&'a Arc<B>, Candidate)> {
-    let usable = backends.iter().filter(|backend| !not(backend));
-    usable.map(|backend| (backend, candidate(backend)))
-}
-
-fn candidate<B: BackendView>(backend: &Arc<B>) -> Candidate {
-    Candidate { draining: backend.is_draining(), open_dials: backend.open_dials() }
-}
-
-fn contains<B>(backends: &[Arc<B>], backend: &Arc<B>) -> bool {
-    backends.iter().any(|other| Arc::ptr_eq(other, backend))
-}
-
-// A panic while a lock is held can only come from `not` under a read lock, which leaves nothing half-done.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+/// The error and what caused it, in one line. This is the edge at which the chain is printed, once.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

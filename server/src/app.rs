@@ -31,7 +31,7 @@ use crate::{
     frontend::{
         client_stream::ClientStream,
         http_connect,
-        listener::{Listener, ListenerCounts},
+        listener::{Listener, ListenerCounts, tls as frontend_tls},
     },
     metrics::Metrics,
     worker::{Worker, Workers},
@@ -39,9 +39,6 @@ use crate::{
 
 /// How long what was told to stop may take for its last bytes.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
-
-/// CONNECT is spoken over HTTP/1.1 only.
-const FRONTEND_ALPN: &[&[u8]] = &[b"http/1.1"];
 
 /// How often a draining server looks whether its last dial has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
@@ -54,6 +51,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// What could not be loaded or bound, with the setting and what to do; nothing is served then.
 pub async fn run(config: Config) -> Result<()> {
+    config.effective.log();
     let stopping = Stopping::default();
     let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
     let workers = Workers::start(config.worker_threads).context("cannot start the worker threads")?;
@@ -84,7 +82,6 @@ struct Parts {
     dials: Arc<Dials>,
     routes: Routes,
     counts: Arc<ListenerCounts>,
-    metrics: Arc<Metrics>,
 }
 
 impl Parts {
@@ -120,7 +117,7 @@ impl Parts {
         };
         let health = config.health.bind_tcp()?;
         let admin = config.admin.bind_tcp()?;
-        Ok(Self { endpoints, frontends, health, admin, acceptor, dials, routes, counts, metrics })
+        Ok(Self { endpoints, frontends, health, admin, acceptor, dials, routes, counts })
     }
 
     async fn serve(self, config: &Config, workers: &Workers, stopping: &Stopping) -> Result<()> {
@@ -133,7 +130,6 @@ impl Parts {
             let clients = Clients {
                 dials: self.dials.clone(),
                 counts: self.counts.clone(),
-                metrics: self.metrics.clone(),
                 worker: first.clone(),
                 drain: stopping.drain.clone(),
             };
@@ -141,28 +137,35 @@ impl Parts {
         }
         let ended = CancellationToken::new();
         let health_routes = self.routes.clone();
-        let health =
-            tokio::spawn(admin::serve(self.health, move |request| health_routes.health(request), ended.clone()));
+        let health = admin::serve(self.health, move |request| health_routes.health(request), ended.clone());
         let admin_routes = self.routes.clone();
-        let admin = tokio::spawn(admin::serve(self.admin, move |request| admin_routes.admin(request), ended.clone()));
+        let admin = admin::serve(self.admin, move |request| admin_routes.admin(request), ended.clone());
         tracing::info!(server_id = %config.server_id, "proxy-server is up");
 
-        stopping.drain.cancelled().await;
-        let clean = drain(&self.routes, config.graceful_shutdown_timeout, stopping).await;
-        self.dials.stop.cancel();
-        let (code, reason) = if clean {
-            (ConnectionCode::Drained, "the server has stopped; its last dial has ended")
-        } else {
-            (ConnectionCode::DrainDeadline, "the server has stopped; its time to drain has passed")
+        let limit = config.graceful_shutdown_timeout;
+        let stop = async {
+            stopping.drain.cancelled().await;
+            let clean = drain(&self.routes, limit, stopping).await;
+            self.dials.stop.cancel();
+            close(&self.routes, &self.endpoints, clean).await;
+            ended.cancel();
         };
-        idle(&self.routes, STOP_LIMIT).await;
-        for endpoint in &self.endpoints {
-            endpoint.close(code, reason, CLOSE_LIMIT).await;
-        }
-        ended.cancel();
-        health.await.context("the health server panicked")??;
-        admin.await.context("the admin server panicked")??;
+        let (served, ()) = tokio::join!(async { tokio::try_join!(health, admin) }, stop);
+        served.context("health and admin ports")?;
         Ok(())
+    }
+}
+
+/// Closes the agents' connections after the last bytes of their dials.
+async fn close(routes: &Routes, endpoints: &[Arc<ServerEndpoint>], clean: bool) {
+    let (code, reason) = if clean {
+        (ConnectionCode::Drained, "the server has stopped; its last dial has ended")
+    } else {
+        (ConnectionCode::DrainDeadline, "the server has stopped; its time to drain has passed")
+    };
+    idle(routes, STOP_LIMIT).await;
+    for endpoint in endpoints {
+        endpoint.close(code, reason, CLOSE_LIMIT).await;
     }
 }
 
@@ -170,7 +173,6 @@ impl Parts {
 struct Clients {
     dials: Arc<Dials>,
     counts: Arc<ListenerCounts>,
-    metrics: Arc<Metrics>,
     worker: Worker,
     drain: CancellationToken,
 }
@@ -180,11 +182,8 @@ impl Clients {
     async fn accept(self, listener: Listener) {
         let counts = self.counts.clone();
         let on_client = |client: ClientStream| {
-            let (dials, metrics) = (self.dials.clone(), self.metrics.clone());
-            self.worker.spawn(async move {
-                let _connection = metrics.http_connection();
-                http_connect::serve(client, &dials).await;
-            });
+            let dials = self.dials.clone();
+            self.worker.spawn(async move { http_connect::serve(client, &dials).await });
         };
         if let Err(error) = listener.run(self.drain.clone(), &counts, on_client).await {
             tracing::error!(%error, "the frontend's socket cannot be served");
@@ -246,7 +245,7 @@ fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
         Frontend::Tcp(tcp) => {
             let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
             let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
-            let settings = Arc::new(tls::server_config(&identity, Some(roots), FRONTEND_ALPN)?);
+            let settings = Arc::new(frontend_tls::settings(&identity, roots)?);
             let sockets = tcp.listen.bind_tcp()?;
             let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
             Ok(listeners.collect::<io::Result<_>>()?)

@@ -6,13 +6,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use konnectivity_process::dial_record::DialRecord;
+use konnectivity_process::{dial_record::DialRecord, metrics::Counted};
 use konnectivity_transport::{
     connection::OpenDial,
     relay::{Outcome, Start, relay},
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backend::{Backend, registry::Registry},
     frontend::{
-        client_stream::ClientStream,
+        client_stream::{ClientStream, DetachedClient},
         http_connect::{ConnectRequest, Handler, reply},
         linger,
     },
@@ -61,9 +61,8 @@ pub struct Dials {
     pub next_id: AtomicU64,
 }
 
-/// A dial on its way to an answer.
-struct Pending {
-    client: ClientStream,
+/// What a client has asked for.
+struct Asked {
     target: String,
     /// What the client has sent behind its request.
     early: BytesMut,
@@ -71,6 +70,7 @@ struct Pending {
     tried: Vec<u64>,
     id: u64,
     record: DialRecord<Metrics>,
+    counted: Counted,
 }
 
 /// Why a dial was not answered with success.
@@ -79,10 +79,12 @@ enum Failure {
     Send(SendMessageError),
     /// The agent went away, or sent no reply that can be read.
     Reply(MessageError),
+    /// The request could not be sent within the limit: the agent lets no more streams be opened.
+    SendTimedOut,
     /// No answer within the limit.
     TimedOut,
     /// The agent's answer: it could not connect.
-    Refused(DialErrorKind, String),
+    Refused(String),
     /// The client has left.
     ClientLeft,
     /// The server stops.
@@ -94,102 +96,130 @@ impl Handler for Arc<Dials> {
         let ConnectRequest { target, pipelined } = request;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let record = DialRecord::start(id, &target, self.metrics.clone());
-        let pending = Pending { client, target, early: pipelined, tried: Vec::new(), id, record };
-        self.clone().place(pending).await;
+        let counted = self.metrics.http_connection();
+        let asked = Asked { target, early: pipelined, tried: Vec::new(), id, record, counted };
+        if let Some(back) = self.clone().place(client, asked) {
+            let (client, asked) = *back;
+            self.no_backend(client, asked).await;
+        }
     }
 }
 
 impl Dials {
-    /// Picks a backend and runs the dial on its worker. Boxed, because a dial whose backend is lost comes back here.
-    fn place(self: Arc<Self>, pending: Pending) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            let tried = &pending.tried;
-            let not = |backend: &Backend| tried.contains(&backend.number());
-            let Some(backend) = self.registry.pick(&self.strategies, &pending.target, rand::random(), &not) else {
-                return self.no_backend(pending).await;
-            };
-            if backend.worker().is_current() {
-                return self.run(pending, backend).await;
-            }
-            let Pending { client, target, early, tried, id, record } = pending;
-            let client = match client.detach() {
-                Ok(client) => client,
-                Err(error) => return record.finish("client_failed", Some(&error.to_string()), 0, 0),
-            };
-            let worker = backend.worker().clone();
-            worker.spawn(async move {
-                match client.attach() {
-                    Ok(client) => self.run(Pending { client, target, early, tried, id, record }, backend).await,
-                    Err(error) => record.finish("client_failed", Some(&error.to_string()), 0, 0),
+    /// Picks a backend and runs the dial on its worker, as a task of its own: the frontend's is done. Gives the client
+    /// back if there is no backend.
+    fn place(self: Arc<Self>, client: ClientStream, asked: Asked) -> Option<Box<(ClientStream, Asked)>> {
+        let Some(backend) = self.pick(&asked) else {
+            return Some(Box::new((client, asked)));
+        };
+        let worker = backend.worker().clone();
+        // Boxed, because a dial whose backend is lost comes back here.
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> = if worker.is_current() {
+            Box::pin(self.run(client, asked, backend))
+        } else {
+            match client.detach() {
+                Ok(client) => Box::pin(self.run_detached(client, asked, backend)),
+                Err(error) => {
+                    asked.record.finish("client_failed", Some(&error.to_string()), 0, 0);
+                    return None;
                 }
-            });
-        })
+            }
+        };
+        worker.spawn(run);
+        None
     }
 
-    async fn no_backend(&self, pending: Pending) {
+    fn pick(&self, asked: &Asked) -> Option<Arc<Backend>> {
+        let not = |backend: &Backend| asked.tried.contains(&backend.number());
+        self.registry.pick(&self.strategies, &asked.target, rand::random(), &not)
+    }
+
+    async fn no_backend(&self, client: ClientStream, asked: Asked) {
         self.metrics.dial_failed(DialFailure::NoAgent);
-        pending.record.finish("no_agent", Some("no agent for this target is connected"), 0, 0);
-        linger::close_with(pending.client, reply::NO_AGENT).await;
+        asked.record.finish("no_agent", Some("no agent for this target is connected"), 0, 0);
+        linger::close_with(client, reply::NO_AGENT).await;
     }
 
-    async fn run(self: Arc<Self>, mut pending: Pending, backend: Arc<Backend>) {
+    async fn run_detached(self: Arc<Self>, client: DetachedClient, asked: Asked, backend: Arc<Backend>) {
+        match client.attach() {
+            Ok(client) => self.run(client, asked, backend).await,
+            Err(error) => asked.record.finish("client_failed", Some(&error.to_string()), 0, 0),
+        }
+    }
+
+    async fn run(self: Arc<Self>, mut client: ClientStream, mut asked: Asked, backend: Arc<Backend>) {
         let answered = {
             let _pending = self.metrics.pending_dial();
-            self.answer(&mut pending, &backend).await
+            self.answer(&mut client, &mut asked, &backend).await
         };
         match answered {
-            Ok(dial) => self.established(pending, dial).await,
-            Err(failure) if failure.agent_lost() && pending.tried.len() + 1 < MAX_ATTEMPTS => {
-                pending.tried.push(backend.number());
-                // Without another backend the client learns of this failure, not of the lack.
-                let not = |other: &Backend| pending.tried.contains(&other.number());
-                if self.registry.pick(&self.strategies, &pending.target, 0, &not).is_some() {
-                    return self.place(pending).await;
+            // A task of its own again: an established dial holds no memory of what came before.
+            Ok(dial) => backend.worker().spawn(self.established(client, asked, dial)),
+            Err(failure) => {
+                asked.tried.push(backend.number());
+                let again = failure.agent_lost() && asked.tried.len() < MAX_ATTEMPTS;
+                if !again {
+                    return self.failed(client, asked, failure).await;
                 }
-                self.failed(pending, failure).await;
+                // Without another backend the client learns of this failure, not of the lack.
+                if let Some(back) = self.clone().place(client, asked) {
+                    let (client, asked) = *back;
+                    self.failed(client, asked, failure).await;
+                }
             }
-            Err(failure) => self.failed(pending, failure).await,
         }
     }
 
     /// Asks the agent and waits for its answer, for the client to leave, or for the time to pass.
-    async fn answer(&self, pending: &mut Pending, backend: &Backend) -> Result<OpenDial, Failure> {
+    async fn answer(
+        &self,
+        client: &mut ClientStream,
+        asked: &mut Asked,
+        backend: &Backend,
+    ) -> Result<OpenDial, Failure> {
         let limit = self.limit.unwrap_or(Duration::ZERO);
         let request = DialRequest {
-            dial_id: pending.id,
+            dial_id: asked.id,
             network: "tcp".into(),
-            address: pending.target.clone(),
+            address: asked.target.clone(),
             timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
         };
+        let sent = AtomicBool::new(false);
         let ask = async {
             let opened = backend.carrier().open_dial(&request).await.map_err(Failure::Send)?;
+            sent.store(true, Ordering::Relaxed);
             let (reply, dial) = opened.reply().await.map_err(Failure::Reply)?;
             match reply.kind() {
                 DialErrorKind::Connected => Ok(dial),
-                kind => Err(Failure::Refused(kind, reply.text)),
+                _ => Err(Failure::Refused(reply.text)),
             }
         };
         let bounded = async {
             match self.limit {
-                Some(limit) => timeout(limit, ask).await.unwrap_or(Err(Failure::TimedOut)),
+                Some(limit) => match timeout(limit, ask).await {
+                    Ok(answer) => answer,
+                    Err(_) if sent.load(Ordering::Relaxed) => Err(Failure::TimedOut),
+                    Err(_) => Err(Failure::SendTimedOut),
+                },
                 None => ask.await,
             }
         };
         tokio::select! {
             biased;
             answer = bounded => answer,
-            () = client_leaves(&mut pending.client, &mut pending.early) => Err(Failure::ClientLeft),
+            () = client_leaves(client, &mut asked.early) => Err(Failure::ClientLeft),
             () = self.stop.cancelled() => Err(Failure::Stopping),
         }
     }
 
-    async fn established(&self, pending: Pending, mut dial: OpenDial) {
-        let Pending { mut client, early, record, .. } = pending;
+    async fn established(self: Arc<Self>, mut client: ClientStream, asked: Asked, mut dial: OpenDial) {
+        let Asked { early, record, counted: _counted, .. } = asked;
         self.metrics.dial_established(record.started().elapsed());
         let _established = self.metrics.established_connection();
         // The 200 leaves alone: nothing of the target is written before it, and the relay holds the target's first
         // byte back until the client has read it.
         if let Err(error) = say(&mut client, reply::ESTABLISHED).await {
+            self.metrics.dial_failed(DialFailure::SendResponse);
             dial.stream.abort(StreamCode::SocketReset);
             return record.finish("client_failed", Some(&error.to_string()), 0, 0);
         }
@@ -213,20 +243,21 @@ impl Dials {
         dial.stream.send.delivered().await;
     }
 
-    async fn failed(&self, pending: Pending, failure: Failure) {
+    async fn failed(&self, client: ClientStream, asked: Asked, failure: Failure) {
         if let Some(reason) = failure.reason() {
             self.metrics.dial_failed(reason);
         }
         let (label, error) = failure.describe();
-        pending.record.finish(label, Some(&error), 0, 0);
+        asked.record.finish(label, Some(&error), 0, 0);
         let bytes = match failure {
             Failure::ClientLeft => return,
             Failure::Send(error) => reply::send_failed(&error.to_string()),
             Failure::Reply(_) | Failure::Stopping => reply::agent_lost("context canceled"),
+            Failure::SendTimedOut => reply::SEND_TIMED_OUT.to_vec(),
             Failure::TimedOut => reply::DIAL_TIMED_OUT.to_vec(),
-            Failure::Refused(_, text) => reply::dial_error(&text),
+            Failure::Refused(text) => reply::dial_error(&text),
         };
-        linger::close_with(pending.client, &bytes).await;
+        linger::close_with(client, &bytes).await;
     }
 }
 
@@ -240,7 +271,7 @@ impl Failure {
     fn reason(&self) -> Option<DialFailure> {
         match self {
             Self::Send(_) | Self::Reply(_) | Self::Stopping => Some(DialFailure::BackendClose),
-            Self::TimedOut => Some(DialFailure::BackendDialTimeout),
+            Self::SendTimedOut | Self::TimedOut => Some(DialFailure::BackendDialTimeout),
             Self::Refused(..) => Some(DialFailure::ErrorResponse),
             Self::ClientLeft => Some(DialFailure::FrontendClose),
         }
@@ -250,8 +281,9 @@ impl Failure {
         match self {
             Self::Send(error) => ("agent_lost", error.to_string()),
             Self::Reply(error) => ("agent_lost", error.to_string()),
+            Self::SendTimedOut => ("timed_out", "the agent took no request within --backend-dial-timeout".into()),
             Self::TimedOut => ("timed_out", "no answer from the agent within --backend-dial-timeout".into()),
-            Self::Refused(_, text) => ("dial_failed", text.clone()),
+            Self::Refused(text) => ("dial_failed", text.clone()),
             Self::ClientLeft => ("client_left", "the client left before its dial was answered".into()),
             Self::Stopping => ("drain_deadline", "the server stops".into()),
         }

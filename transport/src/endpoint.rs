@@ -27,8 +27,8 @@ use crate::{
 /// How long a QUIC handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Streams that an agent may open: its control stream, and room for what later versions need.
-const AGENT_STREAM_LIMIT: u32 = 8;
+/// Streams that an agent may open: its control stream.
+const AGENT_STREAM_LIMIT: u32 = 1;
 
 /// Round-trip time assumed before the first sample: a lost first packet is sent again after three of them, 0.3 s.
 const INITIAL_RTT: Duration = Duration::from_millis(100);

@@ -4,12 +4,12 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use crate::credit::Class;
 
@@ -26,7 +26,8 @@ pub struct DialFlow {
     /// Microseconds after `started` at which the receiver stalled, plus one; 0 while it is not.
     stalled_at: AtomicU64,
     service: Mutex<Service>,
-    evicted: CancellationToken,
+    evicted: AtomicBool,
+    evict: Notify,
 }
 
 #[derive(Debug)]
@@ -44,7 +45,8 @@ impl DialFlow {
             received: AtomicU64::new(0),
             stalled_at: AtomicU64::new(0),
             service: Mutex::new(Service { period_start: now, bytes: 0, before: 0 }),
-            evicted: CancellationToken::new(),
+            evicted: AtomicBool::new(false),
+            evict: Notify::new(),
         }
     }
 
@@ -102,15 +104,16 @@ impl DialFlow {
 
     /// Ends the dial because the memory budget is spent.
     pub(crate) fn evict(&self) {
-        self.evicted.cancel();
+        self.evicted.store(true, Ordering::Relaxed);
+        self.evict.notify_one();
     }
 
     pub(crate) async fn evicted(&self) {
-        self.evicted.cancelled().await;
+        self.evict.notified().await;
     }
 
     pub(crate) fn is_evicted(&self) -> bool {
-        self.evicted.is_cancelled()
+        self.evicted.load(Ordering::Relaxed)
     }
 }
 

@@ -110,8 +110,9 @@ pub async fn relay<S: Socket>(socket: S, dial: &mut OpenDial, start: Start) -> O
     let connection = dial.connection();
     let mut edge = Edge::new(socket);
     let (up, down) = {
-        let up = socket_to_stream(&edge, &mut dial.stream.send, start.early);
-        let down = stream_to_socket(&edge, &mut dial.stream.receive, &connection, start.hold_until_read);
+        // Pinned here and passed by reference: by value, each would be in the future twice.
+        let up = pin!(socket_to_stream(&edge, &mut dial.stream.send, start.early));
+        let down = pin!(stream_to_socket(&edge, &mut dial.stream.receive, &connection, start.hold_until_read));
         join(&edge, up, down).await
     };
     conclude(&mut edge, dial, up, down).await
@@ -139,10 +140,9 @@ enum Down {
 /// Waits for both directions, or for one whose end leaves the other nothing to do.
 async fn join<S: Socket>(
     edge: &Edge<S>,
-    up: impl Future<Output = Up>,
-    down: impl Future<Output = Down>,
+    mut up: Pin<&mut impl Future<Output = Up>>,
+    mut down: Pin<&mut impl Future<Output = Down>>,
 ) -> (Option<Up>, Option<Down>) {
-    let (mut up, mut down) = (pin!(up), pin!(down));
     let (mut up_end, mut down_end) = (None, None);
     loop {
         tokio::select! {

@@ -1,229 +1,171 @@
-//! The socket that clients connect to: bind, accept, and carry on whatever goes wrong with one of them.
+//! What an agent knows of its servers, and what it does next about the missing ones: a value. Time and randomness are
+//! arguments.
+//!
+//! The rules are those of the reference (`pkg/agent/clientset.go`) with three improvements. A lost connection is
+//! dialled again at once, the first time. While servers are still being discovered, attempts follow each other without
+//! wait and several run at once: behind a balancer that chooses at random, 5 servers take 11 attempts, which are 11 s
+//! at one a second and some round trips so. And no wait outlasts a change.
 
-use std::{
-    future::poll_fn,
-    io,
-    os::unix::net::UnixListener as StdUnixListener,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use nix::errno::Errno;
-use rustls::ServerConfig;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    task::JoinSet,
-};
-use tokio_util::sync::CancellationToken;
+use konnectivity_transport::id::ServerId;
+use tokio::time::Instant;
 
-use self::{
-    tls::{HandshakeError, handshake},
-    unix::{BindUnixError, SocketFile},
-};
-use super::client_stream::ClientStream;
+use crate::backoff::Backoff;
 
-pub mod tls;
-pub mod unix;
+/// Attempts at once while more than one server is missing. Each has a socket of its own.
+pub(super) const PARALLEL_ATTEMPTS: u32 = 4;
 
-/// TLS handshakes under way at once: a bound for what clients can cost that have not shown a certificate. More of them
-/// wait in the kernel's backlog.
-const MAX_HANDSHAKES: usize = 1024;
+/// Attempts without wait that a newly found server allows while others are missing. 8 fail to find one of two missing
+/// servers among five once in 60 times; then the search goes on at the normal pace. A lost server allows one only: when
+/// a server dies, all agents look for it at once, and the others must bear their handshakes.
+pub(super) const BURST: u32 = 8;
 
-/// How long to wait before accepting again when the process or the machine has run out of something.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Servers that a wrong server count can make an agent look for.
+const MOST_SERVERS: u32 = 1_024;
 
-/// A bound socket that clients connect to.
+/// What to do about the missing servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Start so many attempts now; they count as under way.
+    Dial(u32),
+    /// Ask again at this instant, or after whatever happens before.
+    WaitUntil(Instant),
+    /// Ask again after something has happened.
+    Rest,
+}
+
+/// What to do with a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is the only one to its server.
+    Keep,
+    /// The server has one already.
+    Duplicate,
+}
+
+/// The connected servers, how many there should be, and when to try next.
 #[derive(Debug)]
-pub struct Listener(Bound);
-
-#[derive(Debug)]
-enum Bound {
-    Unix(StdUnixListener, SocketFile),
-    Tls(std::net::TcpListener, Arc<ServerConfig>),
+pub(super) struct KnownServers {
+    connected: BTreeSet<ServerId>,
+    /// As the last new server said.
+    server_count: u32,
+    sync_forever: bool,
+    attempts: u32,
+    /// Attempts left that need not wait.
+    burst: u32,
+    /// No attempt before this instant: the pace of a search that finds nothing new. A new server ends it.
+    pace: Option<Instant>,
+    /// No attempt before this instant: something has failed. Only the loss of a stable connection ends it.
+    back_off: Option<Instant>,
+    waits: Backoff,
+    /// A connection that was lost sooner than this is no reason to hurry.
+    stable: Duration,
 }
 
-/// What has happened at a listener since the start.
-#[derive(Debug, Default)]
-pub struct ListenerCounts {
-    /// Times that accepting failed.
-    pub accept_errors: AtomicU64,
-    /// TLS handshakes that failed, for want of a certificate for instance. Probes that say nothing don't count.
-    pub handshake_errors: AtomicU64,
-}
-
-impl Listener {
-    /// Makes a Unix socket that the owner and the group may connect to (mode 0770, whatever the umask). Its file goes
-    /// when the listener goes, unless another process has put its own there by then.
-    ///
-    /// # Errors
-    /// See [`BindUnixError`].
-    pub fn unix(path: &Path, delete_existing: bool) -> Result<Self, BindUnixError> {
-        let (socket, file) = unix::bind(path, delete_existing)?;
-        Ok(Self(Bound::Unix(socket, file)))
+impl KnownServers {
+    pub(super) fn new(waits: Backoff, stable: Duration, sync_forever: bool) -> Self {
+        Self {
+            connected: BTreeSet::new(),
+            server_count: 0,
+            sync_forever,
+            attempts: 0,
+            burst: 0,
+            pace: None,
+            back_off: None,
+            waits,
+            stable,
+        }
     }
 
-    /// Clients over TLS, on a TCP socket that listens already. `settings` come from [`tls::settings`].
-    ///
-    /// # Errors
-    /// When the socket refuses an option.
-    pub fn tls(socket: std::net::TcpListener, settings: Arc<ServerConfig>) -> io::Result<Self> {
-        tls::prepare(&socket)?;
-        Ok(Self(Bound::Tls(socket, settings)))
+    /// The connected servers, in order.
+    pub(super) fn connected(&self) -> impl Iterator<Item = &ServerId> {
+        self.connected.iter()
     }
 
-    /// Accepts clients until `stop`, and gives each to `on_client`. Clients in the middle of a TLS handshake are
-    /// disconnected by `stop`.
-    ///
-    /// What goes wrong with accepting or with a handshake is counted and logged, not returned: it must not end the
-    /// service.
-    ///
-    /// # Errors
-    /// When the runtime doesn't take the socket.
-    ///
-    /// # Cancel safety
-    /// Cancelling is the same as `stop`.
-    pub async fn run(
-        self,
-        stop: CancellationToken,
-        counts: &ListenerCounts,
-        on_client: impl FnMut(ClientStream),
-    ) -> io::Result<()> {
-        match self.0 {
-            Bound::Unix(socket, file) => {
-                let socket = UnixListener::from_std(socket)?;
-                accept_plain(&socket, stop, counts, on_client).await;
-                // Before the socket closes: who comes now had better find no file than one that refuses.
-                drop(file);
+    /// How many servers should be connected: what was last heard, at least 1.
+    pub(super) fn desired(&self) -> u32 {
+        self.server_count.clamp(1, MOST_SERVERS)
+    }
+
+    fn missing(&self) -> u32 {
+        let connected = u32::try_from(self.connected.len()).unwrap_or(u32::MAX);
+        self.desired().saturating_sub(connected)
+    }
+
+    /// What to do now.
+    pub(super) fn next(&mut self, now: Instant) -> Action {
+        let missing = self.missing();
+        if missing == 0 && !self.sync_forever {
+            return Action::Rest;
+        }
+        let parallel = if missing > 1 { self.burst.clamp(1, PARALLEL_ATTEMPTS) } else { 1 };
+        if self.attempts >= parallel {
+            return Action::Rest;
+        }
+        // `None` is less than any instant.
+        if let Some(instant) = self.pace.max(self.back_off).filter(|instant| *instant > now) {
+            return Action::WaitUntil(instant);
+        }
+        let new = parallel - self.attempts;
+        self.attempts += new;
+        self.burst = self.burst.saturating_sub(new);
+        Action::Dial(new)
+    }
+
+    /// An attempt has reached `server_id`, which says that there are `server_count` servers.
+    pub(super) fn on_connected(
+        &mut self,
+        server_id: &ServerId,
+        server_count: u32,
+        now: Instant,
+        random: f64,
+    ) -> Verdict {
+        self.attempts = self.attempts.saturating_sub(1);
+        let wait = self.waits.success(random);
+        if !self.connected.insert(server_id.clone()) {
+            if self.burst == 0 {
+                self.pace = Some(now + wait);
             }
-            Bound::Tls(socket, settings) => {
-                let socket = TcpListener::from_std(socket)?;
-                accept_tls(&socket, settings, stop, counts, on_client).await;
-            }
+            return Verdict::Duplicate;
         }
-        Ok(())
-    }
-}
-
-async fn accept_plain(
-    socket: &UnixListener,
-    stop: CancellationToken,
-    counts: &ListenerCounts,
-    mut on_client: impl FnMut(ClientStream),
-) {
-    let mut log = Sparse::default();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            (stream, _) = accept(|cx| socket.poll_accept(cx), counts, &mut log) => on_client(stream.into()),
+        // The reference believes a new server only; an old one may have been started with an older count.
+        self.server_count = server_count;
+        if self.missing() > 0 {
+            self.burst = BURST;
+            self.pace = None;
+        } else {
+            self.burst = 0;
+            self.pace = Some(now + wait);
         }
+        Verdict::Keep
     }
-}
 
-async fn accept_tls(
-    socket: &TcpListener,
-    settings: Arc<ServerConfig>,
-    stop: CancellationToken,
-    counts: &ListenerCounts,
-    mut on_client: impl FnMut(ClientStream),
-) {
-    let mut handshakes = JoinSet::new();
-    let (mut accept_log, mut handshake_log) = (Sparse::default(), Sparse::default());
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(finished) = handshakes.join_next() => match finished {
-                Ok(Ok(stream)) => on_client(stream),
-                Ok(Err(error)) => handshake_failed(&error, counts, &mut handshake_log),
-                Err(panic) => tracing::error!(%panic, "a TLS handshake ended in a panic"),
-            },
-            (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log),
-                if handshakes.len() < MAX_HANDSHAKES =>
-            {
-                handshakes.spawn(handshake(stream, peer, settings.clone()));
-            }
+    /// An attempt has failed.
+    pub(super) fn on_failed(&mut self, now: Instant, random: f64) {
+        self.attempts = self.attempts.saturating_sub(1);
+        self.burst = 0;
+        self.wait_for_backoff(now, random);
+    }
+
+    /// The connection to `server_id` is gone after it has `lasted` so long.
+    pub(super) fn on_lost(&mut self, server_id: &ServerId, lasted: Duration, now: Instant, random: f64) {
+        self.connected.remove(server_id);
+        self.burst = 0;
+        if lasted >= self.stable {
+            self.pace = None;
+            self.back_off = None;
+        } else {
+            // Servers that accept and hang up would otherwise be dialled in a circle.
+            self.wait_for_backoff(now, random);
         }
     }
-}
 
-/// Accepts one connection, trying for as long as it takes.
-///
-/// # Cancel safety
-/// No connection is lost by cancelling.
-async fn accept<T>(
-    mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
-    counts: &ListenerCounts,
-    log: &mut Sparse,
-) -> T {
-    loop {
-        let error = match poll_fn(&mut poll).await {
-            Ok(accepted) => return accepted,
-            Err(error) => error,
-        };
-        counts.accept_errors.fetch_add(1, Relaxed);
-        if let Some(unlogged) = log.due(Instant::now()) {
-            tracing::warn!(%error, unlogged, "cannot accept a client; trying on");
+    /// Several failures at once, of attempts that ran side by side, are one step.
+    fn wait_for_backoff(&mut self, now: Instant, random: f64) {
+        if self.back_off.is_none_or(|instant| instant <= now) {
+            self.back_off = Some(now + self.waits.next_error(random));
         }
-        if !is_of_one_connection(&error) {
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-}
-
-/// Whether an error of accept(2) is about the connection that was to be accepted, so that the next may do better.
-/// Linux also reports what the network has found out about that connection.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else {
-        return false;
-    };
-    matches!(
-        errno,
-        Errno::ECONNABORTED
-            | Errno::EPERM
-            | Errno::EPROTO
-            | Errno::ENOPROTOOPT
-            | Errno::EOPNOTSUPP
-            | Errno::ENETDOWN
-            | Errno::ENETUNREACH
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::ENONET
-    )
-}
-
-fn handshake_failed(error: &HandshakeError, counts: &ListenerCounts, log: &mut Sparse) {
-    let peer = error.peer;
-    if error.is_probe() {
-        tracing::debug!(%peer, "a client connected and left without a word");
-        return;
-    }
-    counts.handshake_errors.fetch_add(1, Relaxed);
-    if let Some(unlogged) = log.due(Instant::now()) {
-        tracing::warn!(%peer, error = %error.kind, unlogged, "TLS handshake with a client failed");
-    }
-}
-
-/// Lets one event a second be logged.
-#[derive(Debug, Default)]
-struct Sparse {
-    last: Option<Instant>,
-    unlogged: u64,
-}
-
-impl Sparse {
-    /// Whether to log an event, and how many before it were not.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        let too_soon = self.last.is_some_and(|last| now - last < Duration::from_secs(1));
-        if too_soon {
-            self.unlogged += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unlogged))
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use konnectivity_transport::wire::message::DialErrorKind;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::{errno, error};
 
@@ -36,15 +36,23 @@ pub(super) enum LookupError {
     System { kind: DialErrorKind, text: String },
 }
 
-/// The lookups under way.
+/// The lookups that somebody waits for.
 pub(super) struct Lookups {
     threads: Arc<Semaphore>,
-    under_way: Mutex<HashMap<String, watch::Receiver<Option<Found>>>>,
+    wanted: Mutex<HashMap<String, Arc<Lookup>>>,
     resolve: Arc<Resolve>,
 }
 
 /// Finds the addresses of a name; may block for long.
 type Resolve = dyn Fn(&str) -> Found + Send + Sync;
+
+/// One name that is being looked up, or waits for a thread.
+#[derive(Default)]
+struct Lookup {
+    /// Held by the one caller that waits for a thread, then by that thread.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    answer: watch::Sender<Option<Found>>,
+}
 
 impl Lookups {
     /// The one that all dials of the process share, because they share its threads.
@@ -54,76 +62,84 @@ impl Lookups {
     }
 
     pub(super) fn new(most: usize, resolve: impl Fn(&str) -> Found + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            threads: Arc::new(Semaphore::new(most)),
-            under_way: Mutex::default(),
-            resolve: Arc::new(resolve),
-        })
+        Arc::new(Self { threads: Arc::new(Semaphore::new(most)), wanted: Mutex::default(), resolve: Arc::new(resolve) })
     }
 
     /// The addresses of `name`, in the resolver's order.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue. A lookup that has begun goes on and keeps its thread's
-    /// place until it ends.
+    /// Dropping the future gives up the place in the queue; if others want the same name, one of them takes it. A
+    /// lookup that has begun goes on and keeps its thread until it ends.
     pub(super) async fn addresses(self: &Arc<Self>, name: &str) -> Found {
         if !is_domain_name(name) {
             return Err(LookupError::NotFound { server: None });
         }
-        loop {
-            if let Some(found) = self.join(name).await {
-                return found;
-            }
-            let Ok(thread) = self.threads.clone().acquire_owned().await else {
-                return Err(gone());
-            };
-            self.begin(name, thread);
+        let interest = Interest::new(self, name);
+        let mut answer = interest.lookup.answer.subscribe();
+        tokio::select! {
+            // Whoever is given the turn by a lookup that has just ended must not begin another.
+            biased;
+            Ok(answer) = answer.wait_for(Option::is_some) => answer.clone().unwrap_or_else(|| Err(gone())),
+            found = self.look_up(name, &interest.lookup) => found,
         }
     }
 
-    /// Waits for the lookup of `name` that is under way. `None` when there is none, or when it ended unheard.
-    async fn join(&self, name: &str) -> Option<Found> {
-        let mut lookup = self.lock().get(name).cloned()?;
-        let found = lookup.wait_for(Option::is_some).await.ok()?;
-        found.clone()
-    }
-
-    /// Starts the lookup of `name` unless somebody else just did.
-    fn begin(self: &Arc<Self>, name: &str, thread: OwnedSemaphorePermit) {
-        let mut under_way = self.lock();
-        if under_way.contains_key(name) {
-            return;
-        }
-        let (answer, lookup) = watch::channel(None);
-        under_way.insert(name.to_owned(), lookup);
-        drop(under_way);
-
-        let entry = Entry { lookups: self.clone(), name: name.to_owned(), _thread: thread };
-        let resolve = self.resolve.clone();
-        // Not awaited: the answer comes by the channel to whoever still wants it, and the bound is the semaphore's.
-        tokio::task::spawn_blocking(move || {
-            let found = resolve(&entry.name);
-            answer.send_replace(Some(found));
-            drop(entry);
+    /// Waits for the turn among those who want `name`, then for a thread, then for the answer.
+    async fn look_up(self: &Arc<Self>, name: &str, lookup: &Arc<Lookup>) -> Found {
+        let turn = lookup.turn.clone().lock_owned().await;
+        let Ok(thread) = self.threads.clone().acquire_owned().await else {
+            return Err(gone());
+        };
+        let (lookups, lookup, name) = (self.clone(), lookup.clone(), name.to_owned());
+        let blocking = tokio::task::spawn_blocking(move || {
+            let found = (lookups.resolve)(&name);
+            lookups.forget(&name, &lookup);
+            lookup.answer.send_replace(Some(found.clone()));
+            drop((turn, thread));
+            found
         });
+        blocking.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<Found>>>> {
+    /// Lets the next caller begin a lookup of its own.
+    fn forget(&self, name: &str, lookup: &Arc<Lookup>) {
+        let mut wanted = self.lock();
+        if wanted.get(name).is_some_and(|current| Arc::ptr_eq(current, lookup)) {
+            wanted.remove(name);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Lookup>>> {
         // The map is whole between any two statements, so a panic elsewhere does not spoil it.
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Marks a name as being looked up; removes the mark when the lookup ends, or never runs because the runtime stops.
-struct Entry {
-    lookups: Arc<Lookups>,
-    name: String,
-    _thread: OwnedSemaphorePermit,
+/// One caller's wish for a name. The last one to leave before the lookup has begun takes the name off the list.
+struct Interest<'a> {
+    lookups: &'a Lookups,
+    name: &'a str,
+    lookup: Arc<Lookup>,
 }
 
-impl Drop for Entry {
+impl<'a> Interest<'a> {
+    fn new(lookups: &'a Lookups, name: &'a str) -> Self {
+        let lookup = lookups.lock().entry(name.to_owned()).or_default().clone();
+        Self { lookups, name, lookup }
+    }
+}
+
+impl Drop for Interest<'_> {
     fn drop(&mut self) {
-        self.lookups.lock().remove(&self.name);
+        let mut wanted = self.lookups.lock();
+        let Some(current) = wanted.get(self.name) else {
+            return;
+        };
+        // The list's own and ours: no other caller and no thread. New ones take theirs under the same lock, or from
+        // an interest that still counts.
+        if Arc::ptr_eq(current, &self.lookup) && Arc::strong_count(current) == 2 {
+            wanted.remove(self.name);
+        }
     }
 }
 

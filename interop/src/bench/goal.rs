@@ -1,6 +1,6 @@
 //! What must be reached, from the project's plan: mostly ratios to the Go reference in the same run.
 
-use super::case::{Metric, NOTHING_STALLED};
+use super::case::Metric;
 
 /// A limit for one figure of this project's programs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,8 +11,6 @@ pub enum Goal {
     AtMostTimesGo(f64),
     /// No more than this, whatever the reference has.
     AtMost(f64),
-    /// So many times our own figure of another case, or less.
-    AtMostTimesCase(f64, &'static str),
 }
 
 /// The goal for a figure, if it has one.
@@ -23,23 +21,18 @@ pub fn of(case: &str, metric: Metric) -> Option<Goal> {
         ("echo/1" | "echo/64", Metric::PerSecond) => Goal::AtLeastTimesGo(2.0),
         ("dial/8", Metric::PerSecond) => Goal::AtLeastTimesGo(2.7),
         ("idle/1000" | "idle/10000", Metric::ServerBytes | Metric::AgentBytes) => Goal::AtMost(8000.0),
-        ("stall/readers/1" | "stall/readers/64" | "stall/targets/64", Metric::P99) => {
-            Goal::AtMostTimesCase(1.2, NOTHING_STALLED)
-        }
+        ("stall/readers/1" | "stall/readers/64" | "stall/targets/64", Metric::TimesAlone) => Goal::AtMost(1.2),
         _ => return None,
     })
 }
 
 impl Goal {
     /// Whether it is met; none when a figure to compare with is missing.
-    ///
-    /// `other_case` gives our own figure of the same metric in another case.
-    pub fn met(self, ours: f64, go: Option<f64>, other_case: impl Fn(&str) -> Option<f64>) -> Option<bool> {
+    pub fn met(self, ours: f64, go: Option<f64>) -> Option<bool> {
         Some(match self {
             Self::AtLeastTimesGo(times) => ours >= times * go?,
             Self::AtMostTimesGo(times) => ours <= times * go?,
             Self::AtMost(limit) => ours <= limit,
-            Self::AtMostTimesCase(times, case) => ours <= times * other_case(case)?,
         })
     }
 
@@ -49,7 +42,6 @@ impl Goal {
             Self::AtLeastTimesGo(times) => format!("≥ {times}x Go"),
             Self::AtMostTimesGo(times) => format!("≤ {times}x Go"),
             Self::AtMost(limit) => format!("≤ {}", metric.show(limit)),
-            Self::AtMostTimesCase(times, _) => format!("≤ {times}x of none"),
         }
     }
 }
@@ -61,16 +53,14 @@ mod tests {
 
     #[test]
     fn goals_are_sharp_on_both_sides() {
-        let none = |_: &str| None;
-        assert_eq!(Goal::AtLeastTimesGo(2.0).met(200.0, Some(100.0), none), Some(true));
-        assert_eq!(Goal::AtLeastTimesGo(2.0).met(199.9, Some(100.0), none), Some(false));
-        assert_eq!(Goal::AtMostTimesGo(0.36).met(0.36, Some(1.0), none), Some(true));
-        assert_eq!(Goal::AtMostTimesGo(0.36).met(0.37, Some(1.0), none), Some(false));
-        assert_eq!(Goal::AtMost(8000.0).met(8000.0, None, none), Some(true));
-        assert_eq!(Goal::AtMost(8000.0).met(8001.0, None, none), Some(false));
-        assert_eq!(Goal::AtMostTimesCase(1.2, "x").met(120.0, None, |_| Some(100.0)), Some(true));
-        assert_eq!(Goal::AtMostTimesCase(1.2, "x").met(f64::INFINITY, None, |_| Some(100.0)), Some(false));
-        assert_eq!(Goal::AtLeastTimesGo(2.0).met(200.0, None, none), None);
+        assert_eq!(Goal::AtLeastTimesGo(2.0).met(200.0, Some(100.0)), Some(true));
+        assert_eq!(Goal::AtLeastTimesGo(2.0).met(199.9, Some(100.0)), Some(false));
+        assert_eq!(Goal::AtMostTimesGo(0.36).met(0.36, Some(1.0)), Some(true));
+        assert_eq!(Goal::AtMostTimesGo(0.36).met(0.37, Some(1.0)), Some(false));
+        assert_eq!(Goal::AtMost(8000.0).met(8000.0, None), Some(true));
+        assert_eq!(Goal::AtMost(8000.0).met(8001.0, None), Some(false));
+        assert_eq!(Goal::AtMost(1.2).met(f64::INFINITY, None), Some(false));
+        assert_eq!(Goal::AtLeastTimesGo(2.0).met(200.0, None), None);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Bench {
             }
             Kind::Echo(dials) => {
                 let echoes = Echoes::open(path, targets, dials).await?;
-                Ok(latency_figures(&echoes.run(pair, window).await?, pair.is_some()))
+                Ok(latency_figures(&echoes.start().measure(pair, window).await?, pair.is_some()))
             }
             Kind::Churn(parallel) => {
                 let latencies = churn::run(path, targets, pair, parallel, window).await?;
@@ -125,12 +125,16 @@ impl Bench {
         direction: Direction,
         count: usize,
     ) -> anyhow::Result<Figures> {
-        let echoes = Echoes::open(path, targets, ECHOES_BESIDE).await?;
+        let mut echoes = Echoes::open(path, targets, ECHOES_BESIDE).await?.start();
+        let alone = echoes.measure(pair, self.timing.window).await?;
         let stalled = Stalled::start(path, targets, direction, count, self.timing.settle_at_most).await?;
-        let latencies = echoes.run(pair, self.timing.window).await?;
+        let latencies = echoes.measure(pair, self.timing.window).await?;
+        let [before, beside] = [&alone, &latencies].map(|latencies| microseconds(latencies, 0.99));
         Ok(vec![
             (Metric::PerSecond, latencies.per_second()),
-            (Metric::P99, microseconds(&latencies, 0.99)),
+            (Metric::P99Alone, before),
+            (Metric::P99, beside),
+            (Metric::TimesAlone, if before.is_finite() { beside / before } else { f64::INFINITY }),
             (Metric::Taken, stalled.taken as f64 / 1e6),
         ])
     }

@@ -135,11 +135,8 @@ impl Echoes {
         Ok(Self { dials })
     }
 
-    /// Echoes on all of them as fast as answers come, and measures.
-    ///
-    /// # Errors
-    /// A dial that ends or answers something else.
-    pub async fn run(self, pair: Option<&Pair>, window: Window) -> anyhow::Result<Latencies> {
+    /// Lets all of them echo as fast as answers come, until the answer to this is dropped.
+    pub fn start(self) -> Running {
         let mut tasks = JoinSet::new();
         let mut recorders = Vec::with_capacity(self.dials.len());
         for dial in self.dials {
@@ -147,12 +144,27 @@ impl Echoes {
             recorders.push(recorder.clone());
             tasks.spawn(repeat(dial, recorder));
         }
-        let latencies = watch(&recorders, pair, window).await?;
-        if let Some(ended) = tasks.try_join_next() {
+        Running { tasks, recorders }
+    }
+}
+
+/// Dials that are echoing.
+pub struct Running {
+    tasks: JoinSet<anyhow::Result<Infallible>>,
+    recorders: Vec<Recorder>,
+}
+
+impl Running {
+    /// Measures for a while; may be called again.
+    ///
+    /// # Errors
+    /// A dial that has ended or answered something else.
+    pub async fn measure(&mut self, pair: Option<&Pair>, window: Window) -> anyhow::Result<Latencies> {
+        let latencies = watch(&self.recorders, pair, window).await?;
+        if let Some(ended) = self.tasks.try_join_next() {
             let Err(error) = ended?;
             return Err(error.context("an echo failed"));
         }
-        tasks.shutdown().await;
         Ok(latencies)
     }
 }

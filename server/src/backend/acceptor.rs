@@ -128,7 +128,9 @@ impl Acceptor {
                 () = self.drain.cancelled(), if !told => {
                     told = true;
                     let drain = ControlBody::Drain(Drain { reason: "the server is stopping".into() });
-                    if control.sender.send(drain).await.is_err() {
+                    if let Err(error) = control.sender.send(drain).await {
+                        // If the connection is gone already, this changes nothing.
+                        connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
                         return;
                     }
                 }

@@ -183,9 +183,8 @@ impl Socket for ClientStream {
             Kind::Tcp(stream) => Socket::poll_read_ready(stream, cx),
             Kind::Unix(stream) => Socket::poll_read_ready(stream, cx),
             Kind::Tls(stream) => {
-                let (socket, session) = stream.get_ref();
-                // A session wants no bytes while it holds plaintext, and none after a close_notify.
-                if !session.wants_read() || !socket.is_drained() {
+                let socket = stream.get_ref().0;
+                if !socket.is_drained() {
                     return Poll::Ready(Ok(()));
                 }
                 Socket::poll_read_ready(socket.stream()?, cx)

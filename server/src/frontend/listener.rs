@@ -1,242 +1,230 @@
-//! Keeps one connection to each server behind one address. What to do next is decided by `known.rs`, a value without
-//! socket or clock; this file is the loop around it.
-//!
-//! ```text
-//!              +-- Dial --> attempt (Connector) --> Keep ------> serve until lost --+
-//! known::next -+                               \-> Duplicate --> close              |
-//!      ^       +-- WaitUntil / Rest                                                 |
-//!      +---------------- connected, failed, lost; drain, stop ---------------------+
-//! ```
+//! The socket that clients connect to: bind, accept, and carry on whatever goes wrong with one of them.
 
-mod known;
+use std::{
+    future::poll_fn,
+    io,
+    os::unix::net::UnixListener as StdUnixListener,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
-use std::{collections::HashMap, error::Error, future::Future, sync::Arc, time::Duration};
-
-use konnectivity_transport::id::ServerId;
+use nix::errno::Errno;
+use rustls::ServerConfig;
 use tokio::{
-    sync::watch,
-    task::{self, JoinError, JoinSet},
-    time::{Instant, sleep_until, timeout},
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::known::{Action, KnownServers, Verdict};
-use crate::backoff::Backoff;
+use self::{
+    tls::{HandshakeError, handshake},
+    unix::{BindUnixError, SocketFile},
+};
+use super::client_stream::ClientStream;
 
-/// Makes connections to whichever server the address leads to.
-pub trait Connector: Send + Sync + 'static {
-    /// A connection whose server has said who it is.
-    type Connection: Connection;
-    /// Why there is none. Its sources are logged with it.
-    type Error: Error + Send + 'static;
+pub mod tls;
+pub mod unix;
 
-    /// One attempt, from a source port of its own: a balancer that goes by ports may then choose another server.
-    /// Several attempts run at once.
+/// TLS handshakes under way at once: a bound for what clients can cost that have not shown a certificate. More of them
+/// wait in the kernel's backlog.
+const MAX_HANDSHAKES: usize = 1024;
+
+/// How long to wait before accepting again when the process or the machine has run out of something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket that clients connect to.
+#[derive(Debug)]
+pub struct Listener(Bound);
+
+#[derive(Debug)]
+enum Bound {
+    Unix(StdUnixListener, SocketFile),
+    Tls(std::net::TcpListener, Arc<ServerConfig>),
+}
+
+/// What has happened at a listener since the start.
+#[derive(Debug, Default)]
+pub struct ListenerCounts {
+    /// Times that accepting failed.
+    pub accept_errors: AtomicU64,
+    /// TLS handshakes that failed, for want of a certificate for instance. Probes that say nothing don't count.
+    pub handshake_errors: AtomicU64,
+}
+
+impl Listener {
+    /// Makes a Unix socket that the owner and the group may connect to (mode 0770, whatever the umask). Its file goes
+    /// when the listener goes, unless another process has put its own there by then.
+    ///
+    /// # Errors
+    /// See [`BindUnixError`].
+    pub fn unix(path: &Path, delete_existing: bool) -> Result<Self, BindUnixError> {
+        let (socket, file) = unix::bind(path, delete_existing)?;
+        Ok(Self(Bound::Unix(socket, file)))
+    }
+
+    /// Clients over TLS, on a TCP socket that listens already. `settings` come from [`tls::settings`].
+    ///
+    /// # Errors
+    /// When the socket refuses an option.
+    pub fn tls(socket: std::net::TcpListener, settings: Arc<ServerConfig>) -> io::Result<Self> {
+        tls::prepare(&socket)?;
+        Ok(Self(Bound::Tls(socket, settings)))
+    }
+
+    /// Accepts clients until `stop`, and gives each to `on_client`. Clients in the middle of a TLS handshake are
+    /// disconnected by `stop`.
+    ///
+    /// What goes wrong with accepting or with a handshake is counted and logged, not returned: it must not end the
+    /// service.
+    ///
+    /// # Errors
+    /// When the runtime doesn't take the socket.
     ///
     /// # Cancel safety
-    /// Dropping the future must abandon the attempt.
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+    /// Cancelling is the same as `stop`.
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        counts: &ListenerCounts,
+        on_client: impl FnMut(ClientStream),
+    ) -> io::Result<()> {
+        match self.0 {
+            Bound::Unix(socket, file) => {
+                let socket = UnixListener::from_std(socket)?;
+                accept_plain(&socket, stop, counts, on_client).await;
+                // Before the socket closes: who comes now had better find no file than one that refuses.
+                drop(file);
+            }
+            Bound::Tls(socket, settings) => {
+                let socket = TcpListener::from_std(socket)?;
+                accept_tls(&socket, settings, stop, counts, on_client).await;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// One connection to one server.
-pub trait Connection: Send + 'static {
-    /// Who the server is.
-    fn server_id(&self) -> &ServerId;
-
-    /// How many servers there are, as this one says. 0 when it does not.
-    fn server_count(&self) -> u32;
-
-    /// Serves dials until the connection is lost or closed. It must end by itself when the process drains or stops:
-    /// [`run`] waits for it.
-    fn serve(self) -> impl Future<Output = ()> + Send;
-
-    /// Closes a connection to a server that has one already, and says so to it.
-    fn close_duplicate(self) -> impl Future<Output = ()> + Send;
+async fn accept_plain(
+    socket: &UnixListener,
+    stop: CancellationToken,
+    counts: &ListenerCounts,
+    mut on_client: impl FnMut(ClientStream),
+) {
+    let mut log = Sparse::default();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            (stream, _) = accept(|cx| socket.poll_accept(cx), counts, &mut log) => on_client(stream.into()),
+        }
+    }
 }
 
-/// How [`run`] behaves.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ServerSetSettings {
-    /// First wait after a failure, and the wait after a duplicate (`--sync-interval`).
-    pub sync_interval: Duration,
-    /// Longest wait after a failure, before jitter (`--sync-interval-cap`).
-    pub sync_interval_cap: Duration,
-    /// Whether to go on dialling when all servers are connected, in order to discover more (`--sync-forever`).
-    pub sync_forever: bool,
-    /// Time limit of one attempt. A server that accepts and never says who it is must not hold up the others.
-    pub attempt_limit: Duration,
+async fn accept_tls(
+    socket: &TcpListener,
+    settings: Arc<ServerConfig>,
+    stop: CancellationToken,
+    counts: &ListenerCounts,
+    mut on_client: impl FnMut(ClientStream),
+) {
+    let mut handshakes = JoinSet::new();
+    let (mut accept_log, mut handshake_log) = (Sparse::default(), Sparse::default());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(finished) = handshakes.join_next() => match finished {
+                Ok(Ok(stream)) => on_client(stream),
+                Ok(Err(error)) => handshake_failed(&error, counts, &mut handshake_log),
+                Err(panic) => tracing::error!(%panic, "a TLS handshake ended in a panic"),
+            },
+            (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log),
+                if handshakes.len() < MAX_HANDSHAKES =>
+            {
+                handshakes.spawn(handshake(stream, peer, settings.clone()));
+            }
+        }
+    }
 }
 
-/// What [`run`] knows, for readiness and metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServerSetStatus {
-    /// The servers that are connected, in order.
-    pub connected: Vec<ServerId>,
-    /// How many there should be; at least 1 once the loop runs.
-    pub desired: u32,
-    /// Why the last attempt failed. `None` after a success.
-    pub last_failure: Option<String>,
-}
-
-/// Connects to every server and reconnects to lost ones, until `drain` or `stop`.
-///
-/// After `drain` no attempt is made and those under way are dropped; connections go on until they end by themselves.
-/// After `stop` the same, with the difference that connections are expected to end at once. Either takes effect in
-/// the midst of a wait. Returns when no connection is left.
+/// Accepts one connection, trying for as long as it takes.
 ///
 /// # Cancel safety
-/// Dropping the future drops attempts and connections where they stand.
-pub async fn run<C: Connector>(
-    settings: ServerSetSettings,
-    connector: Arc<C>,
-    drain: CancellationToken,
-    stop: CancellationToken,
-    status: watch::Sender<ServerSetStatus>,
-) {
-    let backoff = Backoff::new(settings.sync_interval, settings.sync_interval_cap);
-    let mut set = ServerSet {
-        known: KnownServers::new(backoff, settings.sync_interval, settings.sync_forever),
-        connector,
-        attempt_limit: settings.attempt_limit,
-        attempts: JoinSet::new(),
-        connections: JoinSet::new(),
-        serving: HashMap::new(),
-        status,
+/// No connection is lost by cancelling.
+async fn accept<T>(
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    counts: &ListenerCounts,
+    log: &mut Sparse,
+) -> T {
+    loop {
+        let error = match poll_fn(&mut poll).await {
+            Ok(accepted) => return accepted,
+            Err(error) => error,
+        };
+        counts.accept_errors.fetch_add(1, Relaxed);
+        if let Some(unlogged) = log.due(Instant::now()) {
+            tracing::warn!(%error, unlogged, "cannot accept a client; trying on");
+        }
+        if !is_of_one_connection(&error) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Whether an error of accept(2) is about the connection that was to be accepted, so that the next may do better.
+/// Linux also reports what the network has found out about that connection.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else {
+        return false;
     };
-    set.keep(&drain, &stop).await;
-    set.wait_for_connections().await;
+    matches!(
+        errno,
+        Errno::ECONNABORTED
+            | Errno::EPERM
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::EOPNOTSUPP
+            | Errno::ENETDOWN
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::ENONET
+    )
 }
 
-struct ServerSet<C: Connector> {
-    known: KnownServers,
-    connector: Arc<C>,
-    attempt_limit: Duration,
-    attempts: JoinSet<Result<C::Connection, String>>,
-    /// Tasks that serve connections, or close duplicates.
-    connections: JoinSet<()>,
-    /// Whom a task serves, and since when.
-    serving: HashMap<task::Id, (ServerId, Instant)>,
-    status: watch::Sender<ServerSetStatus>,
-}
-
-impl<C: Connector> ServerSet<C> {
-    /// The loop. Returns when the process drains or stops.
-    async fn keep(&mut self, drain: &CancellationToken, stop: &CancellationToken) {
-        loop {
-            self.publish();
-            let wake_up = match self.known.next(Instant::now()) {
-                Action::Dial(attempts) => {
-                    (0..attempts).for_each(|_| self.attempt());
-                    continue;
-                }
-                Action::WaitUntil(instant) => Some(instant),
-                Action::Rest => None,
-            };
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = drain.cancelled() => break,
-                Some(attempt) = self.attempts.join_next() => self.attempted(attempt),
-                Some(ended) = self.connections.join_next_with_id() => self.ended(ended),
-                () = sleep_until(wake_up.unwrap_or_else(Instant::now)), if wake_up.is_some() => {}
-            }
-        }
-        self.attempts.shutdown().await;
+fn handshake_failed(error: &HandshakeError, counts: &ListenerCounts, log: &mut Sparse) {
+    let peer = error.peer;
+    if error.is_probe() {
+        tracing::debug!(%peer, "a client connected and left without a word");
+        return;
     }
-
-    async fn wait_for_connections(&mut self) {
-        self.publish();
-        while let Some(ended) = self.connections.join_next_with_id().await {
-            self.ended(ended);
-            self.publish();
-        }
-    }
-
-    fn attempt(&mut self) {
-        let connector = self.connector.clone();
-        let limit = self.attempt_limit;
-        self.attempts.spawn(async move {
-            match timeout(limit, connector.connect()).await {
-                Ok(result) => result.map_err(|error| with_sources(&error)),
-                Err(_elapsed) => Err(format!("no answer from the server within {limit:?}")),
-            }
-        });
-    }
-
-    fn attempted(&mut self, attempt: Result<Result<C::Connection, String>, JoinError>) {
-        let now = Instant::now();
-        let failure = match attempt.unwrap_or_else(|panic| Err(panic.to_string())) {
-            Ok(connection) => {
-                self.connected(connection, now);
-                None
-            }
-            Err(failure) => {
-                self.known.on_failed(now, rand::random());
-                tracing::warn!(error = failure, "cannot connect to a server");
-                Some(failure)
-            }
-        };
-        self.status.send_if_modified(|status| {
-            let changed = status.last_failure != failure;
-            status.last_failure = failure;
-            changed
-        });
-    }
-
-    fn connected(&mut self, connection: C::Connection, now: Instant) {
-        let server_id = connection.server_id().clone();
-        let count = connection.server_count();
-        match self.known.on_connected(&server_id, count, now, rand::random()) {
-            Verdict::Keep => {
-                tracing::info!(%server_id, server_count = count, "connected to a server");
-                let task = self.connections.spawn(connection.serve());
-                self.serving.insert(task.id(), (server_id, now));
-            }
-            Verdict::Duplicate => {
-                tracing::debug!(%server_id, "closing a second connection to a server");
-                self.connections.spawn(connection.close_duplicate());
-            }
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
-            Err(panic) => {
-                tracing::error!(error = %panic, "a connection ended by a panic");
-                panic.id()
-            }
-        };
-        // A duplicate that has been closed serves nobody.
-        if let Some((server_id, since)) = self.serving.remove(&id) {
-            let lasted = since.elapsed();
-            tracing::info!(%server_id, ?lasted, "connection to a server ended");
-            self.known.on_lost(&server_id, lasted, Instant::now(), rand::random());
-        }
-    }
-
-    fn publish(&self) {
-        self.status.send_if_modified(|status| {
-            let desired = self.known.desired();
-            let same = status.desired == desired && self.known.connected().eq(&status.connected);
-            if !same {
-                status.desired = desired;
-                status.connected = self.known.connected().cloned().collect();
-            }
-            !same
-        });
+    counts.handshake_errors.fetch_add(1, Relaxed);
+    if let Some(unlogged) = log.due(Instant::now()) {
+        tracing::warn!(%peer, error = %error.kind, unlogged, "TLS handshake with a client failed");
     }
 }
 
-/// The error and what caused it, in one line. This is the edge at which the chain is printed, once.
-fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
+/// Lets one event a second be logged.
+#[derive(Debug, Default)]
+struct Sparse {
+    last: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Sparse {
+    /// Whether to log an event, and how many before it were not.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        let too_soon = self.last.is_some_and(|last| now - last < Duration::from_secs(1));
+        if too_soon {
+            self.unlogged += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
     }
-    text
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ async fn slow_names_take_no_more_threads_than_allowed() {
     }
     assert_eq!(stuck.asked(), 4);
     assert_eq!(lookups.threads.available_permits(), 0, "an abandoned lookup keeps its thread");
+    assert_eq!(lookups.lock().len(), 4, "abandoned waits leave nothing");
 
     stuck.let_go();
     lookups.addresses("fast.example").await.expect("found");
@@ -113,6 +114,52 @@ async fn dials_to_one_name_share_one_lookup() {
     while let Some(dial) = dials.join_next().await {
         dial.unwrap().expect("found");
     }
+    assert_eq!(stuck.asked(), 2);
+}
+
+/// When all threads are taken, a name that many want needs one of them, once.
+#[tokio::test]
+async fn dials_to_one_name_wait_for_one_thread() {
+    let stuck = Stuck::new();
+    let _let_go = LetGo(stuck.clone());
+    let lookups = stuck.lookups(1);
+    let mut dials = JoinSet::new();
+    for number in 0..100 {
+        let lookups = lookups.clone();
+        let name = if number == 0 { "slow.example" } else { "fast.example" };
+        dials.spawn(async move { lookups.addresses(name).await });
+    }
+    until(|| stuck.asked() == 1 && lookups.lock().len() == 2).await;
+    stuck.let_go();
+    while let Some(dial) = dials.join_next().await {
+        dial.unwrap().expect("found");
+    }
+    assert_eq!(stuck.asked(), 2);
+    assert!(lookups.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_wait_for_a_thread_that_is_given_up_passes_to_the_next() {
+    let stuck = Stuck::new();
+    let _let_go = LetGo(stuck.clone());
+    let lookups = stuck.lookups(1);
+    let dial = |name: &'static str| {
+        let lookups = lookups.clone();
+        async move { lookups.addresses(name).await }
+    };
+    let mut slow = JoinSet::new();
+    slow.spawn(dial("slow.example"));
+    until(|| stuck.asked() == 1).await;
+    let mut first = JoinSet::new();
+    first.spawn(dial("fast.example"));
+    tokio::task::yield_now().await;
+    let mut second = JoinSet::new();
+    second.spawn(dial("fast.example"));
+    tokio::task::yield_now().await;
+
+    first.shutdown().await;
+    stuck.let_go();
+    second.join_next().await.unwrap().unwrap().expect("found");
     assert_eq!(stuck.asked(), 2);
 }
 

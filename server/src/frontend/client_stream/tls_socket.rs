@@ -26,8 +26,9 @@ impl TlsSocket {
     }
 
     /// Whether the last read found the socket empty. If not, a read of the session may make progress although the
-    /// socket isn't readable: a batch of records may have ended in one that is in error, and the session tells of
-    /// the error when it is read next.
+    /// socket isn't readable: the session reads the socket only when it has nothing to give, and until it has
+    /// something; so what it has, be it plaintext, the end, or an error that it keeps for the next read, came from a
+    /// read that found something.
     pub fn is_drained(&self) -> bool {
         self.drained
     }
