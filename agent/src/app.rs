@@ -116,5 +116,5 @@ fn client_tls(files: &Tls) -> Result<rustls::ClientConfig> {
     let roots = tls::load_roots(&files.ca).context("--ca-cert")?;
     let identity = files.identity.as_ref().map(|identity| Identity::load(&identity.certificate, &identity.key));
     let identity = identity.transpose().context("--agent-cert and --agent-key")?;
-    Ok(tls::client_config(roots, identity.as_ref(), TUNNEL_ALPN)?)
+    tls::client_config(roots, identity.as_ref(), TUNNEL_ALPN).context("--agent-cert and --agent-key")
 }

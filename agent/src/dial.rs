@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use konnectivity_process::dial_record::DialRecord;
+use konnectivity_process::{carry::Established, dial_record::DialRecord};
 use konnectivity_transport::{
     connection::{IncomingDial, OpenDial},
-    relay::{Outcome, Start, relay},
+    relay::Start,
     stream::ReceiveError,
     wire::{
         code::StreamCode,
@@ -90,21 +90,7 @@ impl Dials {
             record.finish("cancelled", Some(&error.to_string()), 0, 0);
             return;
         }
-        let outcome = tokio::select! {
-            outcome = relay(socket, &mut dial, Start::default()) => Some(outcome),
-            () = self.stop.cancelled() => None,
-        };
-        let flow = dial.stream.flow().clone();
-        let (label, error) = match &outcome {
-            Some(outcome) => (Outcome::label(outcome), outcome.error()),
-            None => ("drain_deadline", Some(StreamCode::DrainDeadline.meaning().to_owned())),
-        };
-        if outcome.is_none() {
-            dial.stream.receive.stop(StreamCode::DrainDeadline);
-            dial.stream.send.reset_after_delivery(StreamCode::DrainDeadline).await;
-        }
-        record.finish(label, error.as_deref(), flow.bytes_sent(), flow.bytes_received());
-        dial.stream.send.delivered().await;
+        Established { socket, dial, start: Start::default(), stop: self.stop.clone(), record }.carry().await;
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     config::ServerAddress,
     dial::Dials,
     happy_eyeballs::{STAGGER, order, race},
-    server_set,
+    server_set::{self, with_sources},
 };
 
 /// How long the last packets of a closed connection may take.
@@ -32,7 +32,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectFailure {
     /// The server's name cannot be resolved.
-    #[error("cannot resolve {host} of --proxy-server-host: {source}")]
+    #[error("cannot resolve {host} of --proxy-server-host")]
     Resolve {
         /// The name.
         host: String,
@@ -40,7 +40,7 @@ pub enum ConnectFailure {
         source: std::io::Error,
     },
     /// No address of the server answers.
-    #[error("{}", .0.iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>().join("; "))]
+    #[error("{}", .0.iter().map(|(_, error)| with_sources(error)).collect::<Vec<_>>().join("; "))]
     Addresses(Vec<(SocketAddr, ConnectError)>),
     /// The server did not accept the agent.
     #[error("the server at {remote} did not accept this agent")]

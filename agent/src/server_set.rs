@@ -228,7 +228,7 @@ impl<C: Connector> ServerSet<C> {
 }
 
 /// The error and what caused it, in one line. This is the edge at which the chain is printed, once.
-fn with_sources(error: &dyn Error) -> String {
+pub(crate) fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -6,11 +6,12 @@
 //!                                 +------ problems ------+   all of them told at once, before anything is bound
 //! ```
 //!
-//! Nothing here knows dials, agents or servers.
+//! `carry` and `dial_record` end a dial in the same way at both ends. Nothing here knows agents or servers.
 #![warn(missing_docs)]
 
 pub mod admin;
 pub mod byte_size;
+pub mod carry;
 pub mod check;
 pub mod connections;
 pub mod dial_record;

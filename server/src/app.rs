@@ -227,7 +227,8 @@ fn bind_agents(
     let _runtime = worker.handle().enter();
     let mut endpoints = Vec::new();
     for address in &agents.listen.addresses {
-        let settings = tls::server_config(&identity, roots.clone(), TUNNEL_ALPN)?;
+        let settings = tls::server_config(&identity, roots.clone(), TUNNEL_ALPN)
+            .context("--cluster-cert and --cluster-key")?;
         match ServerEndpoint::bind(*address, settings, &keys, &config.quic, budget.clone()) {
             Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
             Err(BindError::Socket { source, .. }) if agents.listen.all_interfaces && is_missing_family(&source) => {
@@ -245,7 +246,7 @@ fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
         Frontend::Tcp(tcp) => {
             let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
             let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
-            let settings = Arc::new(frontend_tls::settings(&identity, roots)?);
+            let settings = Arc::new(frontend_tls::settings(&identity, roots).context("--server-cert and --server-key")?);
             let sockets = tcp.listen.bind_tcp()?;
             let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
             Ok(listeners.collect::<io::Result<_>>()?)

@@ -12,10 +12,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use konnectivity_process::{dial_record::DialRecord, metrics::Counted};
+use konnectivity_process::{carry::Established, dial_record::DialRecord, metrics::Counted};
 use konnectivity_transport::{
     connection::OpenDial,
-    relay::{Outcome, Start, relay},
+    relay::Start,
     stream::{MessageError, ReceiveError, SendMessageError},
     wire::{
         code::StreamCode,
@@ -37,6 +37,7 @@ use crate::{
     },
     metrics::{DialFailure, Metrics},
     strategy::Strategy,
+    worker::Worker,
 };
 
 /// Bytes that a client may send before its dial is answered; more waits in its socket.
@@ -153,8 +154,7 @@ impl Dials {
             self.answer(&mut client, &mut asked, &backend).await
         };
         match answered {
-            // A task of its own again: an established dial holds no memory of what came before.
-            Ok(dial) => backend.worker().spawn(self.established(client, asked, dial)),
+            Ok(dial) => self.establish(client, asked, dial, backend.worker()).await,
             Err(failure) => {
                 asked.tried.push(backend.number());
                 let again = failure.agent_lost() && asked.tried.len() < MAX_ATTEMPTS;
@@ -212,10 +212,11 @@ impl Dials {
         }
     }
 
-    async fn established(self: Arc<Self>, mut client: ClientStream, asked: Asked, mut dial: OpenDial) {
-        let Asked { early, record, counted: _counted, .. } = asked;
+    /// Answers the client and leaves the dial to a task of its own: it holds no memory of what came before.
+    async fn establish(&self, mut client: ClientStream, asked: Asked, mut dial: OpenDial, worker: &Worker) {
+        let Asked { early, record, counted, .. } = asked;
         self.metrics.dial_established(record.started().elapsed());
-        let _established = self.metrics.established_connection();
+        let established = self.metrics.established_connection();
         // The 200 leaves alone: nothing of the target is written before it, and the relay holds the target's first
         // byte back until the client has read it.
         if let Err(error) = say(&mut client, reply::ESTABLISHED).await {
@@ -226,21 +227,11 @@ impl Dials {
         // An empty buffer is given back: an idle dial holds none.
         let early = if early.is_empty() { Bytes::new() } else { early.freeze() };
         let start = Start { early, hold_until_read: client.is_unix() };
-        let outcome = tokio::select! {
-            outcome = relay(client, &mut dial, start) => Some(outcome),
-            () = self.stop.cancelled() => None,
-        };
-        let (label, error) = match &outcome {
-            Some(outcome) => (Outcome::label(outcome), outcome.error()),
-            None => ("drain_deadline", Some(StreamCode::DrainDeadline.meaning().to_owned())),
-        };
-        if outcome.is_none() {
-            dial.stream.receive.stop(StreamCode::DrainDeadline);
-            dial.stream.send.reset_after_delivery(StreamCode::DrainDeadline).await;
-        }
-        let flow = dial.stream.flow().clone();
-        record.finish(label, error.as_deref(), flow.bytes_sent(), flow.bytes_received());
-        dial.stream.send.delivered().await;
+        let carry = Established { socket: client, dial, start, stop: self.stop.clone(), record }.carry();
+        worker.spawn(async move {
+            carry.await;
+            drop((counted, established));
+        });
     }
 
     async fn failed(&self, client: ClientStream, asked: Asked, failure: Failure) {

@@ -58,6 +58,20 @@ pub enum ConnectionLost {
     /// The peer has restarted and knows nothing of this connection (RFC 9000, section 10.3).
     #[error("the peer does not know this connection any more; it was restarted")]
     Reset,
+    /// This end does not accept the peer's certificate, or misses one.
+    #[error("the peer's certificate is not accepted: {reason}; check it, and the certificate authorities given to this end")]
+    PeerCertificate {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The peer does not accept this end's certificate, or misses one.
+    #[error(
+        "the peer does not accept this end's certificate: {reason}; check it, and the certificate authorities given to the peer"
+    )]
+    OwnCertificate {
+        /// What the peer says is wrong with it.
+        reason: String,
+    },
     /// QUIC or TLS failed; the text says which check.
     #[error("{0}")]
     Transport(String),
@@ -73,10 +87,23 @@ impl From<quinn::ConnectionError> for ConnectionLost {
             quinn::ConnectionError::LocallyClosed => Self::ClosedHere,
             quinn::ConnectionError::TimedOut => Self::TimedOut,
             quinn::ConnectionError::Reset => Self::Reset,
+            quinn::ConnectionError::TransportError(error) if is_about_certificate(error.code) => {
+                Self::PeerCertificate { reason: error.reason }
+            }
+            quinn::ConnectionError::ConnectionClosed(close) if is_about_certificate(close.error_code) => {
+                Self::OwnCertificate { reason: String::from_utf8_lossy(&close.reason).into_owned() }
+            }
             quinn::ConnectionError::ConnectionClosed(close) => Self::Transport(format!("refused by the peer: {close}")),
             other => Self::Transport(other.to_string()),
         }
     }
+}
+
+/// Whether a code is a TLS alert about a certificate (RFC 9001, section 4.8; RFC 8446, section 6.2): bad, unsupported,
+/// revoked, expired, unknown, of an unknown authority, badly signed, missing.
+fn is_about_certificate(code: quinn::TransportErrorCode) -> bool {
+    const ALERTS: [u8; 8] = [42, 43, 44, 45, 46, 48, 51, 116];
+    ALERTS.into_iter().any(|alert| code == quinn::TransportErrorCode::crypto(alert))
 }
 
 /// What both halves of all streams of a connection share.

@@ -55,7 +55,7 @@ const INCOMING_BYTES_TOTAL: u64 = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The socket.
-    #[error("cannot bind UDP {address}: {source}{}", hint(.source))]
+    #[error("cannot bind UDP {address}{}", hint(.source))]
     Socket {
         /// The address asked for.
         address: SocketAddr,
@@ -96,7 +96,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// The handshake failed.
-    #[error("QUIC handshake with {remote} failed: {source}")]
+    #[error("QUIC handshake with {remote} failed")]
     Handshake {
         /// The server's address.
         remote: SocketAddr,

@@ -22,7 +22,7 @@ use crate::wire::ALPN;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}; make it readable by this process's user", .path.display())]
+    #[error("cannot read {}; make it readable by the user that this program runs as", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum TlsError {
         reason: String,
     },
     /// The file has none of what is looked for.
-    #[error("{} holds no {what}", .path.display())]
+    #[error("{} holds no {what}; name a PEM file that does", .path.display())]
     Missing {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,10 @@ pub enum TlsError {
         reason: String,
     },
     /// Certificate and key do not fit.
-    #[error("the certificate {} and the key {} cannot be used together: {reason}", .certificate.display(), .key.display())]
+    #[error(
+        "the certificate {} and the key {} cannot be used together: {reason}; name the key that the certificate was made with",
+        .certificate.display(), .key.display()
+    )]
     Pair {
         /// The certificate file.
         certificate: PathBuf,
