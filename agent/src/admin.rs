@@ -66,9 +66,7 @@ impl Routes {
     }
 
     fn metrics(&self) -> Response {
-        let connections = self.served.iter().map(|entry| {
-            (vec![entry.key().to_string()], entry.value().stats())
-        });
+        let connections = self.served.iter().map(|entry| (vec![entry.key().to_string()], entry.value().stats()));
         let snapshot = QuicSnapshot {
             label_names: LABELS,
             connections: connections.collect(),
@@ -85,9 +83,9 @@ impl Routes {
     /// The reference moved the agent's metrics to the health port and sends scrapers there.
     fn redirect(&self, request: &Request) -> Response {
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-        let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-            if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
-        });
+        let name = host
+            .rsplit_once(':')
+            .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });
         let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
         let location = format!("//{name}:{}/metrics{query}", self.health_port);
         let mut response = text(StatusCode::MOVED_PERMANENTLY, "");

@@ -9,8 +9,8 @@ use konnectivity_process::{
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
-    endpoint::HANDSHAKE_LIMIT,
     control::HELLO_LIMIT,
+    endpoint::HANDSHAKE_LIMIT,
     tls::{self, Identity, TUNNEL_ALPN},
     window::MemoryBudget,
 };

@@ -6,7 +6,7 @@ use konnectivity_process::{carry::Established, dial_record::DialRecord};
 use konnectivity_transport::{
     connection::{IncomingDial, OpenDial},
     relay::Start,
-    stream::ReceiveError,
+    stream::{MessageError, ReceiveError},
     wire::{
         code::StreamCode,
         message::{DialErrorKind, DialReply, DialRequest},
@@ -39,8 +39,13 @@ impl Dials {
     pub async fn serve(self, incoming: IncomingDial) {
         let (request, mut dial) = match incoming.request().await {
             Ok(request) => request,
+            // A dial that was given up before its request was read is nobody's fault.
+            Err(MessageError::Receive(error)) => {
+                tracing::debug!(%error, "a dial ended before its request was read");
+                return;
+            }
             Err(error) => {
-                tracing::info!(%error, "a dial request could not be read");
+                tracing::warn!(%error, "a dial request could not be read");
                 return;
             }
         };

@@ -39,5 +39,8 @@ fn start(config: Config) -> anyhow::Result<()> {
     config.logging.start()?;
     // One thread carries everything: its dials share it with the QUIC connection, so that no lock is contended.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(app::run(config))
+    let result = runtime.block_on(app::run(config));
+    // A look-up that hangs in the system's resolver must not hold the process up.
+    runtime.shutdown_background();
+    result
 }

@@ -91,9 +91,7 @@ impl server_set::Connector for Connector {
         let found = tokio::net::lookup_host((host, self.server.port)).await;
         let addresses: Vec<_> =
             found.map_err(|source| ConnectFailure::Resolve { host: host.to_owned(), source })?.collect();
-        let attempt = |remote| {
-            endpoint::connect(remote, host, self.tls.clone(), &self.quic, self.budget.clone())
-        };
+        let attempt = |remote| endpoint::connect(remote, host, self.tls.clone(), &self.quic, self.budget.clone());
         let connection = race(order(addresses), STAGGER, attempt).await.map_err(ConnectFailure::Addresses)?;
         let remote = connection.remote();
         let hello = Hello {

@@ -13,7 +13,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -257,9 +257,43 @@ impl Full {
     }
 }
 
+/// Waits until the tunnel has read all that a target at `address` has written before it closed, the end included.
+///
+/// # Panics
+/// When it does not, or when the table of sockets cannot be read.
+pub async fn until_read(address: SocketAddr) {
+    const ESTABLISHED: &str = "01";
+    const EMPTY_QUEUES: &str = "00000000:00000000";
+    let IpAddr::V4(ip) = address.ip() else { panic!("{address} is not IPv4") };
+    let local = format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), address.port());
+    until(&format!("all bytes of {address} are read"), LIMIT, async || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of TCP sockets");
+        let unread = table.lines().any(|line| {
+            let fields: Vec<_> = line.split_ascii_whitespace().collect();
+            let is_of_target = fields.len() > 4 && (fields[1] == local || fields[2] == local);
+            is_of_target && (fields[3] == ESTABLISHED || fields[4] != EMPTY_QUEUES)
+        });
+        (!unread).then_some(())
+    })
+    .await;
+}
+
+/// Bytes after which the pattern repeats: a prime, so that no buffer is a multiple of it.
+const PERIOD: usize = 65_521;
+
 /// Bytes that tell where they belong, so that none can be lost, doubled or swapped unnoticed.
 pub fn pattern(from: usize, bytes: usize) -> Vec<u8> {
-    (from..from + bytes).map(|place| (place ^ (place >> 8) ^ (place >> 17)) as u8).collect()
+    static TWICE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let byte = |place: usize| (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+        (0..2 * PERIOD).map(|place| byte(place % PERIOD)).collect()
+    });
+    let mut all = Vec::with_capacity(bytes);
+    while all.len() < bytes {
+        let start = (from + all.len()) % PERIOD;
+        let part = PERIOD.min(bytes - all.len());
+        all.extend_from_slice(&TWICE[start..start + part]);
+    }
+    all
 }
 
 /// Writes the pattern from its start up to `bytes`, or as much of it as is taken. How much that was.
@@ -315,15 +349,8 @@ pub async fn read_rest(from: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, io::Res
 /// # Panics
 /// When they fail to come back, or others do.
 pub async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) {
-    let exchange = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await?;
-        let mut back = vec![0; bytes.len()];
-        stream.read_exact(&mut back).await?;
-        io::Result::Ok(back)
-    };
-    let back = within("an echo", exchange).await.expect("the echo comes back");
-    assert!(back == bytes, "another echo than was sent");
+    let (mut read, mut write) = tokio::io::split(stream);
+    carry(&mut write, &mut read, bytes).await;
 }
 
 /// Sends `bytes` from one end to the other.
@@ -331,14 +358,16 @@ pub async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u
 /// # Panics
 /// When they do not arrive, or others do.
 pub async fn carry(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin), bytes: &[u8]) {
-    let exchange = async {
+    let send = async {
         from.write_all(bytes).await?;
-        from.flush().await?;
-        let mut arrived = vec![0; bytes.len()];
-        to.read_exact(&mut arrived).await?;
-        io::Result::Ok(arrived)
+        from.flush().await
     };
-    let arrived = within("bytes one way", exchange).await.expect("the bytes arrive");
+    let receive = async {
+        let mut arrived = vec![0; bytes.len()];
+        to.read_exact(&mut arrived).await.map(|_| arrived)
+    };
+    let ((), arrived) =
+        within("bytes on their way", async { tokio::try_join!(send, receive) }).await.expect("they arrive");
     assert!(arrived == bytes, "other bytes than were sent");
 }
 
@@ -400,4 +429,18 @@ pub fn resident(program: &Program) -> usize {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("proc(5)");
     let kilobytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kilobytes * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pattern_is_the_same_however_it_is_cut() {
+        let all = pattern(0, 3 * PERIOD);
+        for (from, bytes) in [(0, 10), (PERIOD - 1, 2), (7, 2 * PERIOD), (PERIOD, PERIOD)] {
+            assert!(pattern(from, bytes) == all[from..from + bytes], "{from} {bytes}");
+        }
+        assert_ne!(all[..1000], all[1000..2000]);
+    }
 }

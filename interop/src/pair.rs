@@ -13,11 +13,15 @@
 //!
 //! - [`program`]: one program: its log, its end, signals to it.
 //! - [`client`]: clients of a frontend, with every byte in their hand.
+//! - [`open`]: an established dial with both its ends.
+//! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
 //! - [`until`](fn@until): waits for a condition.
 
+pub mod balancer;
 pub mod client;
 pub mod http;
+pub mod open;
 pub mod program;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -131,7 +135,10 @@ impl Pair {
         for (place, own) in options.agents.iter().enumerate() {
             let id = format!("--agent-id=agent-{}", place + 1);
             let arguments: Vec<_> = [id].iter().chain(&options.every_agent).chain(own).cloned().collect();
-            agents.push(Agent::start(&certificates, server.agents, options.host, &arguments).await?);
+            let mut agent = Agent::start(&certificates, server.agents, options.host, &arguments).await?;
+            // One after the other: the server numbers connections in this order.
+            agent.ready().await?;
+            agents.push(agent);
         }
         let mut pair = Self { server, agents, certificates, folder };
         pair.ready().await?;

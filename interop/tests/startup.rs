@@ -95,8 +95,7 @@ async fn the_version_names_commit_and_protocol() {
 async fn grpc_is_refused_until_it_is_there() {
     let stage = Stage::new();
     let said = stage.server_refuses(&["--mode=grpc"]).await;
-    let expected =
-        "mode = \"grpc\" (flag): --mode=grpc is not yet supported by this version; set --mode=http-connect";
+    let expected = "mode = \"grpc\" (flag): --mode=grpc is not yet supported by this version; set --mode=http-connect";
     assert_eq!(one_problem(&said), expected);
     let said = stage.server_refuses(&["--mode=socks"]).await;
     assert!(one_problem(&said).starts_with("mode = \"socks\" (flag): mode must be set to either"), "{said}");
@@ -111,7 +110,8 @@ async fn all_problems_are_told_at_once() {
     }
     let agent = Program::start("proxy-agent", &beside_this("proxy-agent").unwrap(), Vec::new()).unwrap();
     let said = agent.refused(LIMIT).await.unwrap();
-    let expected = "ca-cert (not set): ca cert must be set: the agent must know whose servers to trust; set --ca-cert to a file";
+    let expected =
+        "ca-cert (not set): ca cert must be set: the agent must know whose servers to trust; set --ca-cert to a file";
     assert_eq!(one_problem(&said), expected);
 }
 
@@ -128,9 +128,13 @@ async fn unknown_keys_of_the_file_are_named_with_their_lines() {
     ] {
         assert!(said.contains("with 3 problems:"), "{said}");
         for expected in [
-            format!("sync-intervall ({path} line 1): no setting has this name; remove it, or correct its name; {program} --help lists the settings"),
+            format!(
+                "sync-intervall ({path} line 1): no setting has this name; remove it, or correct its name; {program} --help lists the settings"
+            ),
             format!("log_level ({path} line 2): no setting has this name; write log-level"),
-            format!("quic.idle-timout ({path} line 4): no setting has this name; remove it, or correct its name; {program} --help lists the settings"),
+            format!(
+                "quic.idle-timout ({path} line 4): no setting has this name; remove it, or correct its name; {program} --help lists the settings"
+            ),
         ] {
             assert!(said.contains(&expected), "{expected}\n{said}");
         }
@@ -146,7 +150,10 @@ async fn a_file_of_settings_works_and_flags_go_over_it() {
     // The pair names its agents by a flag.
     assert_eq!(pair.server.connections().await.unwrap()[0]["peer"], "agent-1 #1");
     let settings = pair.agents[0].program.logged(&["settings in effect"], LIMIT).await.unwrap();
-    assert!(settings.contains("agent-identifiers=host=from-file") && settings.contains("agent-id=agent-1 "), "{settings}");
+    assert!(
+        settings.contains("agent-identifiers=host=from-file") && settings.contains("agent-id=agent-1 "),
+        "{settings}"
+    );
     assert!(!settings.contains("PRIVATE KEY"));
 }
 
@@ -155,7 +162,8 @@ async fn missing_and_unreadable_files_are_named() {
     let stage = Stage::new();
     let missing = stage.file("missing.crt");
     let folder = stage.path().display().to_string();
-    let no_file = "cannot read the file: No such file or directory (os error 2); correct the path, or put the file there";
+    let no_file =
+        "cannot read the file: No such file or directory (os error 2); correct the path, or put the file there";
     let a_folder = "cannot read the file: is a directory; name the file in it";
     for (value, problem) in [(&missing, no_file), (&folder, a_folder)] {
         for setting in ["cluster-cert", "cluster-key", "cluster-ca-cert", "endpoint-key-file"] {
@@ -260,17 +268,12 @@ async fn paths_where_no_socket_can_be_are_refused() {
     let not_a_socket = "something that is not a socket has this path; choose another path, or remove it yourself";
     let missing = stage.path().join("missing");
     let long = stage.path().join("x".repeat(120));
-    let too_long = format!(
-        "the path has {} bytes; a socket's has 107 at most; choose a shorter one",
-        long.as_os_str().len()
-    );
+    let too_long =
+        format!("the path has {} bytes; a socket's has 107 at most; choose a shorter one", long.as_os_str().len());
     let no_folder = format!("the folder {} is not there; make it, or choose another path", missing.display());
-    for (path, problem) in [
-        (&folder, not_a_socket),
-        (&file, not_a_socket),
-        (&missing.join("socket"), &no_folder),
-        (&long, &too_long),
-    ] {
+    for (path, problem) in
+        [(&folder, not_a_socket), (&file, not_a_socket), (&missing.join("socket"), &no_folder), (&long, &too_long)]
+    {
         let said = stage.server_refuses(&[&format!("--uds-name={}", path.display())]).await;
         assert_eq!(one_problem(&said), format!("uds-name = \"{}\" (flag): {problem}", path.display()));
     }

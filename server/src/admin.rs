@@ -63,7 +63,8 @@ impl Routes {
 
     /// Dials on all connections.
     pub fn open_dials(&self) -> usize {
-        self.registry.backends().iter().map(|backend| backend.open_dials()).sum::<usize>() + self.metrics.pending_dials()
+        self.registry.backends().iter().map(|backend| backend.open_dials()).sum::<usize>()
+            + self.metrics.pending_dials()
     }
 
     fn ready(&self, query: Option<&str>) -> Response {

@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -183,7 +180,13 @@ impl Clients {
         let counts = self.counts.clone();
         let on_client = |client: ClientStream| {
             let dials = self.dials.clone();
-            self.worker.spawn(async move { http_connect::serve(client, &dials).await });
+            self.worker.spawn(async move {
+                tokio::select! {
+                    () = http_connect::serve(client, &dials) => {}
+                    // Whoever has not asked for anything by now is not waited for.
+                    () = dials.stop.cancelled() => {}
+                }
+            });
         };
         if let Err(error) = listener.run(self.drain.clone(), &counts, on_client).await {
             tracing::error!(%error, "the frontend's socket cannot be served");
@@ -227,8 +230,8 @@ fn bind_agents(
     let _runtime = worker.handle().enter();
     let mut endpoints = Vec::new();
     for address in &agents.listen.addresses {
-        let settings = tls::server_config(&identity, roots.clone(), TUNNEL_ALPN)
-            .context("--cluster-cert and --cluster-key")?;
+        let settings =
+            tls::server_config(&identity, roots.clone(), TUNNEL_ALPN).context("--cluster-cert and --cluster-key")?;
         match ServerEndpoint::bind(*address, settings, &keys, &config.quic, budget.clone()) {
             Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
             Err(BindError::Socket { source, .. }) if agents.listen.all_interfaces && is_missing_family(&source) => {
@@ -246,7 +249,8 @@ fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
         Frontend::Tcp(tcp) => {
             let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
             let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
-            let settings = Arc::new(frontend_tls::settings(&identity, roots).context("--server-cert and --server-key")?);
+            let settings =
+                Arc::new(frontend_tls::settings(&identity, roots).context("--server-cert and --server-key")?);
             let sockets = tcp.listen.bind_tcp()?;
             let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
             Ok(listeners.collect::<io::Result<_>>()?)

@@ -255,7 +255,10 @@ impl Dials {
 impl Failure {
     /// Whether another agent may be tried: the first was lost before it answered.
     fn agent_lost(&self) -> bool {
-        matches!(self, Self::Send(SendMessageError::Send(_)) | Self::Reply(MessageError::Receive(ReceiveError::Lost(_))))
+        matches!(
+            self,
+            Self::Send(SendMessageError::Send(_)) | Self::Reply(MessageError::Receive(ReceiveError::Lost(_)))
+        )
     }
 
     /// The reason under which the reference counts it (compat 2.5 and 3.4).

@@ -63,8 +63,7 @@ impl Workers {
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         for index in 0..count.get() {
-            let runtime =
-                Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
+            let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
             workers.push(Worker { index, handle: runtime.handle().clone(), tasks: TaskTracker::new() });
             let ended = ended.clone();
             let run = move || {

@@ -64,15 +64,13 @@ impl ReadBuffer {
         self.filled = bytes.min(self.bytes.len());
     }
 
-    /// The bytes read, as a chunk whose credit comes back to `credit` when QUIC drops it. A mostly empty buffer is
-    /// copied, so that a keystroke does not hold 4 KiB until it is acknowledged.
-    pub(crate) fn into_chunk(self, credit: Arc<DialCredit>) -> Bytes {
-        credit.sent(self.filled);
+    /// The bytes read. A mostly empty buffer is copied, so that a keystroke does not hold 4 KiB until it is acknowledged.
+    pub(crate) fn into_bytes(self) -> Bytes {
         if self.filled * 4 <= self.bytes.len() {
-            let bytes = self.filled().to_vec().into_boxed_slice();
-            return Bytes::from_owner(Chunk { bytes, credit });
+            Bytes::copy_from_slice(self.filled())
+        } else {
+            Bytes::from_owner(self)
         }
-        Bytes::from_owner(Chunk { bytes: self, credit })
     }
 }
 
@@ -97,27 +95,27 @@ impl Drop for ReadBuffer {
 }
 
 /// Bytes on their way, with the credit that they use.
-struct Chunk<B: AsRef<[u8]>> {
-    bytes: B,
+struct Charged {
+    bytes: Bytes,
     credit: Arc<DialCredit>,
 }
 
-impl<B: AsRef<[u8]>> AsRef<[u8]> for Chunk<B> {
+impl AsRef<[u8]> for Charged {
     fn as_ref(&self) -> &[u8] {
-        self.bytes.as_ref()
+        &self.bytes
     }
 }
 
-impl<B: AsRef<[u8]>> Drop for Chunk<B> {
+impl Drop for Charged {
     fn drop(&mut self) {
-        self.credit.acknowledged(self.bytes.as_ref().len());
+        self.credit.acknowledged(self.bytes.len());
     }
 }
 
-/// Wraps bytes that are already in memory (what a client sent behind its request) as a chunk with credit.
-pub(crate) fn chunk_of(bytes: Bytes, credit: Arc<DialCredit>) -> Bytes {
+/// A chunk whose credit, which was acquired, comes back when QUIC drops its last part.
+pub(crate) fn charged(bytes: Bytes, credit: Arc<DialCredit>) -> Bytes {
     credit.sent(bytes.len());
-    Bytes::from_owner(Chunk { bytes, credit })
+    Bytes::from_owner(Charged { bytes, credit })
 }
 
 #[cfg(test)]
@@ -147,7 +145,7 @@ mod tests {
             connection.charge(filled);
             let mut buffer = ReadBuffer::take(Size::SMALLEST);
             buffer.set_filled(filled);
-            let mut chunk = buffer.into_chunk(credit.clone());
+            let mut chunk = charged(buffer.into_bytes(), credit.clone());
             let part = chunk.split_to(filled / 2);
             drop(chunk);
             assert_eq!(connection.used(), filled, "a part still holds the whole chunk's credit");

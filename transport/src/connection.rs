@@ -35,6 +35,9 @@ const CREDIT_SAMPLE: Duration = Duration::from_millis(20);
 /// Receive windows are adapted this often.
 const WINDOW_SAMPLE: Duration = Duration::from_secs(1);
 
+/// A dial is ended for the sake of others only after it has taken nothing for this long.
+const EVICT_AFTER: Duration = Duration::from_secs(1);
+
 /// How long the head of a dial stream may take: the peer opens the stream with it, so only loss delays it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -59,7 +62,9 @@ pub enum ConnectionLost {
     #[error("the peer does not know this connection any more; it was restarted")]
     Reset,
     /// This end does not accept the peer's certificate, or misses one.
-    #[error("the peer's certificate is not accepted: {reason}; check it, and the certificate authorities given to this end")]
+    #[error(
+        "the peer's certificate is not accepted: {reason}; check it, and the certificate authorities given to this end"
+    )]
     PeerCertificate {
         /// What is wrong with it.
         reason: String,
@@ -136,20 +141,25 @@ impl Shared {
         if let Some(window) = change.window {
             self.quinn.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
         }
-        if change.evict {
-            self.evict_longest_stalled();
+        if change.evict > 0 {
+            self.evict_longest_stalled(usize::try_from(change.evict).unwrap_or(usize::MAX));
         }
     }
 
-    fn evict_longest_stalled(&self) {
+    fn evict_longest_stalled(&self, dials: usize) {
         let now = Instant::now();
         let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-        let stalled = flows.values().filter(|flow| !flow.is_evicted());
-        let longest = stalled.filter_map(|flow| Some((flow.stalled_for(now)?, flow))).max_by_key(|(time, _)| *time);
-        if let Some((time, flow)) = longest {
+        let stalled = flows.values().filter(|flow| !flow.is_evicted()).filter_map(|flow| {
+            let time = flow.stalled_for(now).filter(|time| *time >= EVICT_AFTER)?;
+            Some((time, flow))
+        });
+        let mut stalled: Vec<_> = stalled.collect();
+        stalled.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+        for (time, flow) in stalled.into_iter().take(dials) {
             tracing::warn!(
                 stalled_seconds = time.as_secs_f64(),
-                "the memory budget is spent: ending the dial whose receiver has been stalled longest; raise memory-budget to allow more"
+                "the memory budget is spent: ending the dial whose receiver has been stalled longest; raise \
+                 quic-memory-budget to allow more"
             );
             flow.evict();
         }
@@ -228,8 +238,7 @@ impl Connection {
         budget: Arc<MemoryBudget>,
     ) -> Self {
         let now = Instant::now();
-        let windows =
-            Windows::new(budget, settings.stream_receive_window, settings.connection_receive_window, now);
+        let windows = Windows::new(budget, settings.stream_receive_window, settings.connection_receive_window, now);
         let shared = Shared {
             quinn,
             credit: Arc::new(Credit::new()),

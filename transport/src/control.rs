@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::{
     connection::{Connection, ConnectionLost},
-    stream::{CONTROL_PRIORITY, MessageError, ReceiveHalf, ReceiveError, SendMessageError, send_error},
+    stream::{CONTROL_PRIORITY, MessageError, ReceiveError, ReceiveHalf, SendMessageError, send_error},
     wire::{
         code::ConnectionCode,
         codec::{self, MAX_CONTROL_BYTES},

@@ -165,8 +165,8 @@ impl ServerEndpoint {
         budget: Arc<MemoryBudget>,
     ) -> Result<Self, BindError> {
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
-        let socket = udp::bind(address, settings.udp_buffer_bytes)
-            .map_err(|source| BindError::Socket { address, source })?;
+        let socket =
+            udp::bind(address, settings.udp_buffer_bytes).map_err(|source| BindError::Socket { address, source })?;
         let mut config = EndpointConfig::new(keys.reset.clone());
         let id_key = keys.connection_ids;
         config
@@ -286,8 +286,8 @@ pub async fn connect(
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
     let local: SocketAddr =
         if remote.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = udp::bind(local, settings.udp_buffer_bytes)
-        .map_err(|source| BindError::Socket { address: local, source })?;
+    let socket =
+        udp::bind(local, settings.udp_buffer_bytes).map_err(|source| BindError::Socket { address: local, source })?;
     let mut config = EndpointConfig::default();
     config
         .max_udp_payload_size(settings.max_udp_payload)

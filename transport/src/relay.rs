@@ -28,7 +28,7 @@ use tokio::io::ReadBuf;
 
 use crate::{
     batch::Batch,
-    buffer::{self, ReadBuffer, Size},
+    buffer::{ReadBuffer, Size},
     connection::{ConnectionLost, OpenDial, Shared},
     socket::Socket,
     stream::{ReceiveError, ReceiveHalf, SendError, SendHalf},
@@ -113,7 +113,7 @@ pub async fn relay<S: Socket>(socket: S, dial: &mut OpenDial, start: Start) -> O
         // Pinned here and passed by reference: by value, each would be in the future twice.
         let up = pin!(socket_to_stream(&edge, &mut dial.stream.send, start.early));
         let down = pin!(stream_to_socket(&edge, &mut dial.stream.receive, &connection, start.hold_until_read));
-        join(&edge, up, down).await
+        join(&edge, &connection, up, down).await
     };
     conclude(&mut edge, dial, up, down).await
 }
@@ -140,6 +140,7 @@ enum Down {
 /// Waits for both directions, or for one whose end leaves the other nothing to do.
 async fn join<S: Socket>(
     edge: &Edge<S>,
+    connection: &Shared,
     mut up: Pin<&mut impl Future<Output = Up>>,
     mut down: Pin<&mut impl Future<Output = Down>>,
 ) -> (Option<Up>, Option<Down>) {
@@ -149,6 +150,10 @@ async fn join<S: Socket>(
             biased;
             end = &mut up, if up_end.is_none() => up_end = Some(end),
             end = &mut down, if down_end.is_none() => down_end = Some(end),
+            // An idle direction into the tunnel does not see the connection go; the other one does, unless it has ended.
+            lost = connection.quinn.closed(), if up_end.is_none() && down_end.is_some() => {
+                up_end = Some(Up::Lost(lost.into()));
+            }
         }
         edge.down_ended.store(down_end.is_some(), Ordering::Relaxed);
         let over = match (&up_end, &down_end) {
@@ -166,12 +171,7 @@ async fn join<S: Socket>(
 }
 
 /// Ends what is still open, and says how the dial ended.
-async fn conclude<S: Socket>(
-    edge: &mut Edge<S>,
-    dial: &mut OpenDial,
-    up: Option<Up>,
-    down: Option<Down>,
-) -> Outcome {
+async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &mut OpenDial, up: Option<Up>, down: Option<Down>) -> Outcome {
     match (up, down) {
         (Some(Up::Lost(lost)), _) | (_, Some(Down::Lost(lost))) => Outcome::ConnectionLost(lost),
         (_, Some(Down::Reset(code))) => {
@@ -219,8 +219,7 @@ async fn socket_to_stream<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early:
 async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -> Up {
     if !early.is_empty() {
         send.acquire(early.len()).await;
-        let chunk = buffer::chunk_of(early, send.credit().clone());
-        if let Some(end) = forward(edge, send, chunk).await {
+        if let Some(end) = forward(edge, send, early).await {
             return end;
         }
     }
@@ -246,15 +245,15 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -
         }
         edge.heard.store(true, Ordering::Relaxed);
         size = size.after_read(buffer.filled().len());
-        if let Some(end) = forward(edge, send, buffer.into_chunk(send.credit().clone())).await {
+        if let Some(end) = forward(edge, send, buffer.into_bytes()).await {
             return end;
         }
     }
 }
 
-/// Sends one chunk. While the stream is blocked, a reset of the socket is looked for, which no read would show.
-async fn forward<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, chunk: Bytes) -> Option<Up> {
-    let mut sent = pin!(send.send_chunk(chunk));
+/// Sends bytes whose credit was acquired. While the stream is blocked, a reset of the socket is looked for, which no read would show.
+async fn forward<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, bytes: Bytes) -> Option<Up> {
+    let mut sent = pin!(send.send_acquired(bytes));
     loop {
         tokio::select! {
             biased;

@@ -3,19 +3,14 @@
 //! The QUIC library finishes a sending half that is dropped, which the peer would take for a complete stream. These
 //! halves reset instead: only [`SendHalf::finish`] ends a direction cleanly.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use quinn::VarInt;
 
 use crate::{
     batch::Batch,
+    buffer,
     connection::{ConnectionLost, Shared},
     credit::{Class, DialCredit},
     flow::DialFlow,
@@ -139,25 +134,32 @@ impl SendHalf {
         Ok(self.send_uncharged(bytes).await?)
     }
 
-    /// Sends a chunk that holds its credit. While the stream is blocked by the peer's flow control, the credit of the
-    /// unsent part serves others.
-    pub(crate) async fn send_chunk(&mut self, chunk: Bytes) -> Result<(), SendError> {
-        self.adjust_priority(chunk.len());
+    /// Sends bytes whose credit was acquired. While the stream is blocked by the peer's flow control, the credit of
+    /// what is unsent serves others.
+    ///
+    /// The rest of a chunk that was sent in part becomes a chunk of its own. As one, its sent part would keep its credit
+    /// until the rest is sent too, and a stalled dial would hold credit that others need.
+    pub(crate) async fn send_acquired(&mut self, mut bytes: Bytes) -> Result<(), SendError> {
+        self.adjust_priority(bytes.len());
         let credit = self.credit.clone();
-        let mut chunks = [chunk];
-        while !chunks[0].is_empty() {
-            let unsent = chunks[0].len();
+        loop {
+            let mut chunks = [buffer::charged(bytes.clone(), credit.clone())];
             let mut write = pin!(self.stream.write_chunks(&mut chunks));
             let written = match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
                 Poll::Ready(written) => written,
                 Poll::Pending => {
-                    let _suspended = credit.suspend(unsent);
+                    let _suspended = credit.suspend(bytes.len());
                     write.await
                 }
             };
-            self.flow.count_sent(written.map_err(send_error)?.bytes);
+            let sent = written.map_err(send_error)?.bytes;
+            self.flow.count_sent(sent);
+            bytes.advance(sent);
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            credit.connection().charge(bytes.len());
         }
-        Ok(())
     }
 
     async fn send_uncharged(&mut self, bytes: Bytes) -> Result<(), SendError> {
@@ -345,8 +347,8 @@ pub(crate) fn receive_error(error: quinn::ReadError) -> ReceiveError {
     match error {
         quinn::ReadError::Reset(code) => ReceiveError::Reset(StreamCode::from_u64(code.into_inner())),
         quinn::ReadError::ConnectionLost(error) => ReceiveError::Lost(error.into()),
-        quinn::ReadError::ClosedStream
-        | quinn::ReadError::IllegalOrderedRead
-        | quinn::ReadError::ZeroRttRejected => ReceiveError::Closed,
+        quinn::ReadError::ClosedStream | quinn::ReadError::IllegalOrderedRead | quinn::ReadError::ZeroRttRejected => {
+            ReceiveError::Closed
+        }
     }
 }

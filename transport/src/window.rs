@@ -1,8 +1,9 @@
 //! Receive windows: how many unread bytes a peer may make us hold, per connection and for the whole process.
 //!
 //! Each stalled dial keeps up to one stream window of its connection's window. So the connection window is raised by
-//! one stream window for each dial that is stalled now: the others always find the window they started with. The
-//! raises of all connections come from one budget; when it is spent, the dial that has been stalled longest is ended.
+//! one stream window (and a little, see [`UNANNOUNCED`]) for each dial that is stalled now: the others always find the window they started with. The
+//! raises of all connections come from one budget; when it is spent, the dials that have been stalled longest are ended,
+//! as far as they have taken nothing for a second: a dial that is only slow gives its window back by itself.
 
 use std::{
     sync::{
@@ -18,6 +19,11 @@ const LOWER_AFTER: Duration = Duration::from_secs(2);
 
 /// Largest window of a connection without stalled dials: four bandwidth-delay products of 500 Mbit/s at 100 ms.
 const MAX_BASE: u64 = 32 * 1024 * 1024;
+
+/// The library tells the peer of freed window only when it is this part of the whole window, an eighth. A stalled dial
+/// must raise the window by so much more than its own, or what is freed but not told would be the others' whole share,
+/// and they would wait for ever.
+const UNANNOUNCED: u64 = 8;
 
 /// Bytes by which all connections of the process may raise their receive windows.
 #[derive(Debug)]
@@ -57,15 +63,16 @@ impl MemoryBudget {
 pub(crate) struct Change {
     /// The new connection receive window in bytes.
     pub(crate) window: Option<u64>,
-    /// The budget is spent while dials are stalled: end the one that has been stalled longest.
-    pub(crate) evict: bool,
+    /// The budget does not cover this many of the stalled dials: end those that have been stalled longest.
+    pub(crate) evict: u64,
 }
 
 /// The receive window of one connection.
 #[derive(Debug)]
 pub(crate) struct Windows {
     budget: Arc<MemoryBudget>,
-    stream_window: u64,
+    /// By how much a stalled dial raises the window.
+    share: u64,
     floor: u64,
     state: Mutex<State>,
 }
@@ -81,7 +88,8 @@ struct State {
 impl Windows {
     pub(crate) fn new(budget: Arc<MemoryBudget>, stream_window: u64, floor: u64, now: Instant) -> Self {
         let state = State { base: floor, current: floor, stalled: 0, needed_at: now };
-        Self { budget, stream_window, floor, state: Mutex::new(state) }
+        let share = stream_window + stream_window.div_ceil(UNANNOUNCED - 1);
+        Self { budget, share, floor, state: Mutex::new(state) }
     }
 
     /// A dial's receiver takes no bytes. Returns the raised window, if it had to be raised.
@@ -119,7 +127,7 @@ impl Windows {
         }
         self.budget.release(state.current - wanted);
         state.current = wanted;
-        Change { window: Some(wanted), evict: false }
+        Change { window: Some(wanted), evict: 0 }
     }
 
     /// Dials that are stalled now.
@@ -134,14 +142,16 @@ impl Windows {
             return Change::default();
         }
         if !self.budget.reserve(wanted - state.current) {
-            return Change { window: None, evict: state.stalled > 0 };
+            // A larger base is only a wish; what stalled dials hold is taken from the others.
+            let uncovered = (self.floor + state.stalled * self.share).saturating_sub(state.current);
+            return Change { window: None, evict: uncovered.div_ceil(self.share) };
         }
         state.current = wanted;
-        Change { window: Some(wanted), evict: false }
+        Change { window: Some(wanted), evict: 0 }
     }
 
     fn wanted(&self, state: &State) -> u64 {
-        state.base + state.stalled * self.stream_window
+        state.base + state.stalled * self.share
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -160,17 +170,30 @@ impl Drop for Windows {
 mod tests {
     use super::*;
 
-    const STREAM: u64 = 1000;
+    /// A stalled dial of 700 bytes raises the window by 800, of which an eighth may be untold.
+    const STREAM: u64 = 700;
+    const SHARE: u64 = 800;
     const FLOOR: u64 = 4000;
 
     #[test]
     fn each_stalled_dial_raises_the_window_by_one_stream_window() {
         let now = Instant::now();
         let windows = Windows::new(MemoryBudget::new(10_000), STREAM, FLOOR, now);
-        assert_eq!(windows.stall(now).window, Some(FLOOR + STREAM));
-        assert_eq!(windows.stall(now).window, Some(FLOOR + 2 * STREAM));
+        assert_eq!(windows.stall(now).window, Some(FLOOR + SHARE));
+        assert_eq!(windows.stall(now).window, Some(FLOOR + 2 * SHARE));
         windows.resume(now);
         assert_eq!(windows.stall(now), Change::default(), "the window was raised before");
+    }
+
+    #[test]
+    fn what_is_untold_never_takes_the_others_window() {
+        let now = Instant::now();
+        let windows = Windows::new(MemoryBudget::new(u64::MAX), 2_621_440, 4_194_304, now);
+        for stalled in 1..1000 {
+            let window = windows.stall(now).window.expect("each stall raises the window");
+            let told = window - window.div_ceil(UNANNOUNCED);
+            assert!(told >= stalled * 2_621_440 + 4_194_304 / 8 * 7 - 1, "{stalled}");
+        }
     }
 
     #[test]
@@ -194,13 +217,22 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_cannot_grow_with_the_path_ends_no_dial() {
+        let now = Instant::now();
+        let windows = Windows::new(MemoryBudget::new(SHARE), STREAM, FLOOR, now);
+        windows.stall(now);
+        assert_eq!(windows.sample(1_000_000, Duration::from_millis(100), now), Change::default());
+    }
+
+    #[test]
     fn a_spent_budget_ends_the_longest_stalled_dial_and_comes_back_with_the_connection() {
         let now = Instant::now();
-        let budget = MemoryBudget::new(STREAM);
+        let budget = MemoryBudget::new(SHARE);
         let windows = Windows::new(budget.clone(), STREAM, FLOOR, now);
-        assert!(!windows.stall(now).evict);
-        assert!(windows.stall(now).evict);
-        assert_eq!(budget.used(), STREAM);
+        assert_eq!(windows.stall(now).evict, 0);
+        assert_eq!(windows.stall(now).evict, 1);
+        assert_eq!(windows.stall(now).evict, 2);
+        assert_eq!(budget.used(), SHARE);
         drop(windows);
         assert_eq!(budget.used(), 0);
     }

@@ -309,6 +309,22 @@ async fn drain_keeps_connections_and_dials_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn drain_drops_the_attempts_under_way() {
+    let fake = Fake::new(|attempt| match attempt {
+        0 => Meeting::Server { number: 0, count: 2 },
+        _ => Meeting::Silence,
+    });
+    let mut running = Running::start(&fake, false);
+    running.until_connected(1).await;
+    sleep(2 * ROUND_TRIP).await;
+    assert_eq!(fake.alive(), 2);
+    running.drain.cancel();
+    sleep(ROUND_TRIP).await;
+    assert_eq!(fake.alive(), 1);
+    running.stop(&[0]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn sync_forever_finds_a_server_that_comes_later() {
     let fake = Fake::new(|attempt| Meeting::Server {
         number: usize::from(attempt >= 5),

@@ -1,0 +1,383 @@
+//! SIGTERM with dials open: they run on to their end, nobody waits for ever, and what is cut does not look finished.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use konnectivity_interop::ends::{Full, read_pattern, write_pattern};
+use konnectivity_interop::load::path::DialError;
+use konnectivity_interop::pair::balancer::Balancer;
+use konnectivity_interop::pair::client::{Client, reply_head};
+use konnectivity_interop::pair::open::Open;
+use konnectivity_interop::pair::program::Program;
+use konnectivity_interop::pair::{Agent, Options, Pair, Server, http, until};
+use konnectivity_interop::peer::{Entrance, Frontend};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(10);
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// More than all the windows and buffers on the way can hold.
+const BYTES: usize = 24 * 1024 * 1024;
+
+async fn listener() -> TcpListener {
+    TcpListener::bind((HERE, 0)).await.unwrap()
+}
+
+/// An open dial that has carried something.
+async fn open(pair: &Pair) -> Open {
+    let mut open = Open::dial(&pair.client().unwrap(), &listener().await).await.unwrap();
+    open.exchange().await.unwrap();
+    open
+}
+
+/// Sends SIGTERM and waits until the program has taken it in.
+async fn terminate(program: &Program) {
+    program.signal(Signal::SIGTERM).unwrap();
+    program.logged(&["signal received: draining"], LIMIT).await.unwrap();
+}
+
+/// Waits for an end with code 0.
+async fn exits(program: &mut Program) {
+    let status = program.ended(LIMIT).await.unwrap();
+    assert_eq!(status, ExitStatus::from_raw(0), "{}", program.log());
+    assert!(program.log().trim_end().ends_with("stopped"), "{}", program.log());
+}
+
+/// Reads to the end, which must be an error and not a clean one.
+async fn cut(stream: &mut (impl AsyncRead + Unpin), who: &str) {
+    let mut rest = Vec::new();
+    let end = timeout(LIMIT, stream.read_to_end(&mut rest)).await;
+    assert!(matches!(end, Ok(Err(_))), "{who}: {end:?} after {} bytes", rest.len());
+}
+
+/// Carries `BYTES` each way through an open dial, half-closes both, and checks every byte. The client is slow to start:
+/// the last bytes are on their way when the target has ended.
+async fn carry_to_the_end(open: Open) {
+    let (mut from_client, mut to_client) = tokio::io::split(open.client);
+    let (mut from_target, mut to_target) = open.target.into_split();
+    let upload = async {
+        assert_eq!(write_pattern(&mut to_client, BYTES).await, BYTES);
+        to_client.shutdown().await.unwrap();
+    };
+    let uploaded = async {
+        let (read, end) = read_pattern(&mut from_target, usize::MAX).await;
+        end.unwrap();
+        assert_eq!(read, BYTES);
+    };
+    let download = async {
+        assert_eq!(write_pattern(&mut to_target, BYTES).await, BYTES);
+        to_target.shutdown().await.unwrap();
+    };
+    tokio::join!(upload, uploaded);
+    let downloaded = async {
+        let (read, end) = read_pattern(&mut from_client, usize::MAX).await;
+        end.unwrap();
+        assert_eq!(read, BYTES);
+    };
+    tokio::join!(download, downloaded);
+}
+
+#[tokio::test]
+async fn a_draining_agent_gets_no_new_dials_and_its_open_ones_run_to_their_end() {
+    let options = Options::mutual_tls().server(["--proxy-strategies=destHost,default"]);
+    let mut pair = Pair::start(options.agents([&["--agent-identifiers=ipv4=127.0.0.1"], &[]])).await.unwrap();
+    let open = open(&pair).await;
+    assert_eq!(pair.agents[0].connections().await.unwrap()[0]["open_dials"], 1);
+    terminate(&pair.agents[0].program).await;
+    until("the server knows that the agent drains", LIMIT, || async {
+        let connections = pair.server.connections().await.unwrap();
+        connections.iter().any(|one| one["peer"] == "agent-1 #1" && one["draining"] == true).then_some(())
+    })
+    .await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(self::open(&pair).await);
+    }
+    assert_eq!(pair.agents[0].connections().await.unwrap()[0]["open_dials"], 1);
+    assert_eq!(pair.agents[1].connections().await.unwrap()[0]["open_dials"], 4);
+
+    carry_to_the_end(open).await;
+    exits(&mut pair.agents[0].program).await;
+    for other in &mut others {
+        other.exchange().await.unwrap();
+    }
+    let words = ["agent disconnected", "agent_id=agent-1", "the agent has stopped; its last dial has ended"];
+    pair.server.program.logged(&words, LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_of_a_target_that_has_ended_arrive_after_the_agent_was_told_to_stop() {
+    for options in [Options::unix(), Options::mutual_tls()] {
+        let mut pair = Pair::start(options).await.unwrap();
+        let Open { mut client, target } = open(&pair).await;
+        let (_, mut to_client) = target.into_split();
+        let send = async {
+            // All that the way can hold; the client does not read.
+            let written = timeout(Duration::from_secs(1), write_pattern(&mut to_client, BYTES)).await;
+            assert!(written.is_err(), "the way must be full");
+        };
+        send.await;
+        terminate(&pair.agents[0].program).await;
+        // How much it was is for the counters to tell: the writer was given up in the middle.
+        drop(to_client);
+        let (read, end) = read_pattern(&mut client, usize::MAX).await;
+        end.unwrap();
+        // The target's own half is finished; it ends when the client's is, too.
+        client.shutdown().await.unwrap();
+        exits(&mut pair.agents[0].program).await;
+        let ended = pair.agents[0].program.logged(&["dial ended"], LIMIT).await.unwrap();
+        assert!(ended.contains(&format!("bytes_sent={} ", read + 4)), "{read}: {ended}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_agent_stops_soon_and_says_good_bye() {
+    let mut pair = Pair::start(Options::unix()).await.unwrap();
+    let told = Instant::now();
+    pair.agents[0].program.signal(Signal::SIGINT).unwrap();
+    exits(&mut pair.agents[0].program).await;
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    let words = ["agent disconnected", "a drain is complete, the last dial has ended"];
+    pair.server.program.logged(&words, LIMIT).await.unwrap();
+    assert!(
+        matches!(pair.dial("127.0.0.1:9").await, Err(DialError::Refused(reply)) if reply.contains("No agent available"))
+    );
+}
+
+#[tokio::test]
+async fn an_agent_without_a_server_stops_at_once() {
+    let mut pair = Pair::start(Options::unix()).await.unwrap();
+    pair.server.program.kill();
+    let mut agent = Agent::start(&pair.certificates, pair.server.agents, HERE, &[]).await.unwrap();
+    agent.program.signal(Signal::SIGTERM).unwrap();
+    exits(&mut agent.program).await;
+}
+
+#[tokio::test]
+async fn a_draining_agent_still_serves_what_nobody_else_can() {
+    let mut pair = Pair::start(Options::unix()).await.unwrap();
+    let keeps_it = open(&pair).await;
+    terminate(&pair.agents[0].program).await;
+    until("the server knows that the agent drains", LIMIT, || async {
+        (pair.server.connections().await.unwrap()[0]["draining"] == true).then_some(())
+    })
+    .await;
+    let late = open(&pair).await;
+    drop(keeps_it);
+    carry_to_the_end(late).await;
+    exits(&mut pair.agents[0].program).await;
+}
+
+#[tokio::test]
+async fn a_dial_that_was_under_way_when_the_agent_was_told_to_stop_is_served() {
+    let mut pair = Pair::start(Options::unix()).await.unwrap();
+    let target = listener().await;
+    let client = pair.client().unwrap();
+    // Request and signal are both there when it wakes up.
+    pair.agents[0].program.signal(Signal::SIGSTOP).unwrap();
+    let dial = Open::dial(&client, &target);
+    let wake = async {
+        pending(&pair.server, 1).await;
+        pair.agents[0].program.signal(Signal::SIGTERM).unwrap();
+        pair.agents[0].program.signal(Signal::SIGCONT).unwrap();
+    };
+    let (open, ()) = tokio::join!(dial, wake);
+    carry_to_the_end(open.unwrap()).await;
+    exits(&mut pair.agents[0].program).await;
+}
+
+/// Waits until so many dials are not answered.
+async fn pending(server: &Server, dials: usize) {
+    until("pending dials", LIMIT, || async {
+        let metrics = http::get(server.health, "/metrics").await.unwrap().body;
+        metrics.contains(&format!("pending_backend_dials {dials}\n")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_draining_server_takes_no_clients_and_its_open_dials_run_to_their_end() {
+    for options in [Options::unix(), Options::mutual_tls()] {
+        let mut pair = Pair::start(options).await.unwrap();
+        let open = open(&pair).await;
+        terminate(&pair.server.program).await;
+        let client = pair.client().unwrap();
+        until("the frontend is closed", LIMIT, || async { client.connect().await.err() }).await;
+        if let Frontend::Unix(socket) = &pair.server.frontend {
+            assert!(!socket.exists());
+        }
+        let ready = http::get(pair.server.health, "/readyz").await.unwrap();
+        assert_eq!((ready.status, ready.body.as_str()), (500, "the server is draining"));
+        assert_eq!(http::get(pair.server.health, "/healthz").await.unwrap().status, 200);
+        pair.agents[0].program.logged(&["the server drains", "the server is stopping"], LIMIT).await.unwrap();
+        carry_to_the_end(open).await;
+        exits(&mut pair.server.program).await;
+        let words = ["disconnected from a server", "the server has stopped; its last dial has ended"];
+        pair.agents[0].program.logged(&words, LIMIT).await.unwrap();
+        // The agent waits for its return.
+        pair.server.program.start_again().unwrap();
+        pair.server.serves().await.unwrap();
+        pair.ready().await.unwrap();
+        self::open(&pair).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_soon() {
+    let mut pair = Pair::start(Options::mutual_tls()).await.unwrap();
+    // A client that has not asked for anything is not waited for.
+    let mut silent = pair.client().unwrap().connect().await.unwrap();
+    let told = Instant::now();
+    pair.server.program.signal(Signal::SIGINT).unwrap();
+    exits(&mut pair.server.program).await;
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    assert_eq!(silent.read(&mut [0; 16]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_pending_dial_is_waited_for() {
+    let mut pair = Pair::start(Options::unix()).await.unwrap();
+    let full = Full::new().await;
+    let client = pair.client().unwrap();
+    let mut dial = client.ask(&full.address.to_string()).await.unwrap();
+    full.has_pending(1).await;
+    terminate(&pair.server.program).await;
+    let target = full.free().await;
+    let (target, _) = timeout(LIMIT, target.accept()).await.unwrap().unwrap();
+    assert!(reply_head(&mut dial).await.unwrap().starts_with("HTTP/1.1 200 "));
+    carry_to_the_end(Open { client: dial, target }).await;
+    exits(&mut pair.server.program).await;
+}
+
+#[tokio::test]
+async fn the_server_s_deadline_cuts_dials_with_an_error() {
+    let mut pair = Pair::start(Options::mutual_tls().server(["--graceful-shutdown-timeout=1s"])).await.unwrap();
+    let full = Full::new().await;
+    let client = pair.client().unwrap();
+    let mut unanswered = client.ask(&full.address.to_string()).await.unwrap();
+    let mut open = open(&pair).await;
+    open.target.write_all(b"last words").await.unwrap();
+    let told = Instant::now();
+    terminate(&pair.server.program).await;
+    let mut words = [0; 10];
+    open.client.read_exact(&mut words).await.unwrap();
+    assert_eq!(&words, b"last words");
+    cut(&mut open.client, "client").await;
+    assert!(told.elapsed() >= Duration::from_secs(1), "{:?}", told.elapsed());
+    cut(&mut open.target, "target").await;
+    let mut reply = String::new();
+    unanswered.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{reply}");
+    exits(&mut pair.server.program).await;
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+    pair.server.program.logged(&["dial ended", "outcome=\"drain_deadline\""], LIMIT).await.unwrap();
+    let words = ["disconnected from a server", "the server has stopped; its time to drain has passed"];
+    pair.agents[0].program.logged(&words, LIMIT).await.unwrap();
+    pair.agents[0].program.logged(&["dial ended", "the time limit of a drain has passed"], LIMIT).await.unwrap();
+    // The agent lives on.
+    assert!(pair.agents[0].program.status().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_agent_s_deadline_cuts_dials_with_an_error() {
+    let mut pair = Pair::start(Options::mutual_tls().agent(["--graceful-shutdown-timeout=1s"])).await.unwrap();
+    let mut open = open(&pair).await;
+    open.client.write_all(b"last words").await.unwrap();
+    open.client.flush().await.unwrap();
+    let told = Instant::now();
+    terminate(&pair.agents[0].program).await;
+    let mut words = [0; 10];
+    open.target.read_exact(&mut words).await.unwrap();
+    assert_eq!(&words, b"last words");
+    cut(&mut open.target, "target").await;
+    assert!(told.elapsed() >= Duration::from_secs(1), "{:?}", told.elapsed());
+    cut(&mut open.client, "client").await;
+    exits(&mut pair.agents[0].program).await;
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+    pair.agents[0].program.logged(&["dial ended", "outcome=\"drain_deadline\""], LIMIT).await.unwrap();
+    pair.server.program.logged(&["dial ended", "the time limit of a drain has passed"], LIMIT).await.unwrap();
+    assert!(pair.server.program.status().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn stalled_dials_do_not_hold_up_a_deadline() {
+    let options = Options::mutual_tls().server(["--graceful-shutdown-timeout=1s"]);
+    let mut pair = Pair::start(options.agent(["--graceful-shutdown-timeout=1s"])).await.unwrap();
+    let mut open = open(&pair).await;
+    // Both directions are full, and nobody reads.
+    let fill = async { tokio::join!(write_pattern(&mut open.client, BYTES), write_pattern(&mut open.target, BYTES)) };
+    assert!(timeout(Duration::from_secs(1), fill).await.is_err(), "the way must be full");
+    let told = Instant::now();
+    terminate(&pair.agents[0].program).await;
+    exits(&mut pair.agents[0].program).await;
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+    cut(&mut open.client, "client").await;
+    cut(&mut open.target, "target").await;
+    let told = Instant::now();
+    terminate(&pair.server.program).await;
+    exits(&mut pair.server.program).await;
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once() {
+    for of_server in [true, false] {
+        let mut pair = Pair::start(Options::mutual_tls()).await.unwrap();
+        let mut open = open(&pair).await;
+        let program = if of_server { &mut pair.server.program } else { &mut pair.agents[0].program };
+        terminate(program).await;
+        let told = Instant::now();
+        program.signal(Signal::SIGTERM).unwrap();
+        let status = program.ended(LIMIT).await.unwrap();
+        assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+        assert_eq!(status.signal(), None, "it ends by itself");
+        program.logged(&["WARN", "second signal received: stopping at once"], LIMIT).await.unwrap();
+        cut(&mut open.client, "client").await;
+        cut(&mut open.target, "target").await;
+    }
+}
+
+#[tokio::test]
+async fn no_time_to_drain_means_now() {
+    for of_server in [true, false] {
+        let now = ["--graceful-shutdown-timeout=0"];
+        let mut pair = Pair::start(Options::mutual_tls().server(now).agent(now)).await.unwrap();
+        let mut open = open(&pair).await;
+        let program = if of_server { &mut pair.server.program } else { &mut pair.agents[0].program };
+        let told = Instant::now();
+        terminate(program).await;
+        exits(program).await;
+        assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+        cut(&mut open.client, "client").await;
+        cut(&mut open.target, "target").await;
+    }
+}
+
+#[tokio::test]
+async fn one_of_two_servers_drains_and_the_other_is_not_touched() {
+    let mut first = Pair::start(Options::unix().server(["--server-count=2"]).agents([])).await.unwrap();
+    let more = ["--server-count=2", "--server-id=server-2"].map(str::to_owned);
+    let second = Server::start(&first.certificates, first.folder.path(), Entrance::Unix, HERE, &more).await.unwrap();
+    let balancer = Balancer::start(vec![first.server.agents, second.agents]).await.unwrap();
+    let agent =
+        Agent::start(&first.certificates, balancer.address(), HERE, &["--sync-interval=200ms".into()]).await.unwrap();
+    until("the agent has both", LIMIT, || async { (agent.connections().await.unwrap().len() == 2).then_some(()) })
+        .await;
+    let target = listener().await;
+    let mut of_first = Open::dial(&first.client().unwrap(), &target).await.unwrap();
+    let client = Client::of(&second.frontend, &first.certificates).unwrap();
+    let mut of_second = Open::dial(&client, &target).await.unwrap();
+    terminate(&first.server.program).await;
+    of_second.exchange().await.unwrap();
+    of_first.exchange().await.unwrap();
+    drop(of_first);
+    exits(&mut first.server.program).await;
+    of_second.exchange().await.unwrap();
+    Open::dial(&client, &target).await.unwrap().exchange().await.unwrap();
+    assert_eq!(second.connections().await.unwrap().len(), 1);
+}
