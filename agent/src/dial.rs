@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use konnectivity_process::{carry::Established, dial_record::DialRecord};
 use konnectivity_transport::{
-    connection::{IncomingDial, OpenDial},
+    dial::{IncomingDial, OpenDial},
     relay::Start,
     stream::{MessageError, ReceiveError},
     wire::{

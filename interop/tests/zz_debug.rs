@@ -5,7 +5,13 @@ use tokio::io::AsyncWriteExt;
 async fn debug() {
     let n: usize = std::env::var("N").map(|n| n.parse().unwrap()).unwrap_or(64);
     let args: Vec<String> = std::env::var("ARGS").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-    let pair = Pair::start(Options::unix().server(args.clone()).agent(args)).await.unwrap();
+    let pair = Pair::start(
+        if std::env::var("TLS").is_ok() { Options::mutual_tls() } else { Options::unix() }
+            .server(args.clone())
+            .agent(args),
+    )
+    .await
+    .unwrap();
     let client = pair.client().unwrap();
     let written = Arc::new(AtomicUsize::new(0));
     let w = written.clone();
@@ -38,6 +44,31 @@ async fn debug() {
                 panic!();
             }
         }
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    println!("rss server {} agent {}", resident(&pair.server.program), resident(&pair.agents[0].program));
+    if std::env::var("GDB").is_ok() {
+        for id in [pair.server.program.id(), pair.agents[0].program.id()] {
+            let o = std::process::Command::new("gdb")
+                .args([
+                    "-batch",
+                    "-p",
+                    &id.to_string(),
+                    "-ex",
+                    "call (void)malloc_stats()",
+                    "-ex",
+                    "call (int)malloc_trim(0)",
+                ])
+                .output()
+                .unwrap();
+            println!("{}", String::from_utf8_lossy(&o.stdout).lines().rev().take(3).collect::<Vec<_>>().join("|"));
+        }
+        println!(
+            "rss after trim server {} agent {}",
+            resident(&pair.server.program),
+            resident(&pair.agents[0].program)
+        );
+        println!("SRV {}", pair.server.program.log());
     }
     let target = Target::echo();
     let mut dial = client.dial(&target.address.to_string()).await.unwrap();

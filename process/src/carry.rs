@@ -1,7 +1,7 @@
 //! Carries an established dial to its end, the same at both ends of the tunnel.
 
 use konnectivity_transport::{
-    connection::OpenDial,
+    dial::OpenDial,
     relay::{Start, relay},
     socket::Socket,
     wire::code::StreamCode,

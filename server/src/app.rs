@@ -60,8 +60,13 @@ pub async fn run(config: Config) -> Result<()> {
             return Err(error);
         }
     };
+    let signals = async {
+        signals.forward(stopping.clone()).await;
+        // `serve` does what the second one asks for.
+        std::future::pending().await
+    };
     tokio::select! {
-        () = signals.forward(stopping.clone()) => {}
+        () = signals => {}
         result = parts.serve(&config, &workers, &stopping) => result?,
     }
     workers.finish(STOP_LIMIT).await;

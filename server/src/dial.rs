@@ -14,7 +14,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use konnectivity_process::{carry::Established, dial_record::DialRecord, metrics::Counted};
 use konnectivity_transport::{
-    connection::OpenDial,
+    dial::OpenDial,
     relay::Start,
     stream::{MessageError, ReceiveError, SendMessageError},
     wire::{

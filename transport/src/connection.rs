@@ -1,45 +1,28 @@
 //! One QUIC connection between an agent and a server: hello, opening and accepting dials, statistics, close.
 
+pub(crate) mod shared;
+
 use std::{
-    collections::HashMap,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use quinn::VarInt;
 
+use self::shared::Shared;
 use crate::{
     control::{ControlReceiver, ControlSender},
-    credit::{self, Credit},
+    dial::{IncomingDial, OpenDial, OpenedDial},
     flow::DialFlow,
     settings::QuicSettings,
-    stream::{DialStream, MessageError, ReceiveHalf, SendHalf, SendMessageError},
-    window::{Change, MemoryBudget, Windows},
-    wire::{
-        code::{ConnectionCode, StreamCode},
-        codec::{MAX_DIAL_REPLY_BYTES, MAX_DIAL_REQUEST_BYTES},
-        message::{DialReply, DialRequest},
-    },
+    stream::{ReceiveHalf, SendMessageError},
+    window::MemoryBudget,
+    wire::{code::ConnectionCode, codec::MAX_DIAL_REQUEST_BYTES, message::DialRequest},
 };
-
-/// Dials that the server may open before the limit is raised for the first time. QUIC stacks pay memory for each.
-pub(crate) const FIRST_STREAM_LIMIT: u32 = 128;
-
-/// The congestion window is looked at this often while credit is asked for.
-const CREDIT_SAMPLE: Duration = Duration::from_millis(20);
 
 /// Receive windows are adapted this often.
 const WINDOW_SAMPLE: Duration = Duration::from_secs(1);
-
-/// A dial is ended for the sake of others only after it has taken nothing for this long.
-const EVICT_AFTER: Duration = Duration::from_secs(1);
-
-/// How long the head of a dial stream may take: the peer opens the stream with it, so only loss delays it.
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a connection is gone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,87 +94,6 @@ fn is_about_certificate(code: quinn::TransportErrorCode) -> bool {
     ALERTS.into_iter().any(|alert| code == quinn::TransportErrorCode::crypto(alert))
 }
 
-/// What both halves of all streams of a connection share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) quinn: quinn::Connection,
-    pub(crate) credit: Arc<Credit>,
-    windows: Windows,
-    started: Instant,
-    credit_sampled_at: AtomicU64,
-    flows: Mutex<HashMap<u64, Arc<DialFlow>>>,
-    open_dials: AtomicUsize,
-    bytes_received: AtomicU64,
-    stream_limit: AtomicU32,
-    max_dials: u32,
-}
-
-impl Shared {
-    /// Follows the congestion window with the send credit, at most every 20 ms.
-    pub(crate) fn refresh_credit(&self) {
-        let now = self.started.elapsed().as_micros() as u64;
-        let last = self.credit_sampled_at.load(Ordering::Relaxed);
-        if now.saturating_sub(last) >= CREDIT_SAMPLE.as_micros() as u64 {
-            self.credit_sampled_at.store(now, Ordering::Relaxed);
-            self.credit.set_limit(credit::limit_for(self.quinn.stats().path.cwnd));
-        }
-    }
-
-    fn apply(&self, change: &Change) {
-        if let Some(window) = change.window {
-            self.quinn.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
-        }
-        if change.evict > 0 {
-            self.evict_longest_stalled(usize::try_from(change.evict).unwrap_or(usize::MAX));
-        }
-    }
-
-    fn evict_longest_stalled(&self, dials: usize) {
-        let now = Instant::now();
-        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-        let stalled = flows.values().filter(|flow| !flow.is_evicted()).filter_map(|flow| {
-            let time = flow.stalled_for(now).filter(|time| *time >= EVICT_AFTER)?;
-            Some((time, flow))
-        });
-        let mut stalled: Vec<_> = stalled.collect();
-        stalled.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
-        for (time, flow) in stalled.into_iter().take(dials) {
-            tracing::warn!(
-                stalled_seconds = time.as_secs_f64(),
-                "the memory budget is spent: ending the dial whose receiver has been stalled longest; raise \
-                 quic-memory-budget to allow more"
-            );
-            flow.evict();
-        }
-    }
-
-    /// Marks the receiver of a dial as stalled until the guard goes.
-    pub(crate) fn stall<'a>(&'a self, flow: &'a DialFlow) -> Stalled<'a> {
-        let now = Instant::now();
-        flow.set_stalled(Some(now));
-        let change = self.windows.stall(now);
-        self.apply(&change);
-        Stalled { connection: self, flow }
-    }
-
-    pub(crate) fn count_received(&self, bytes: usize) {
-        self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-/// A dial whose receiver takes no bytes just now.
-pub(crate) struct Stalled<'a> {
-    connection: &'a Shared,
-    flow: &'a DialFlow,
-}
-
-impl Drop for Stalled<'_> {
-    fn drop(&mut self) {
-        self.flow.set_stalled(None);
-        self.connection.windows.resume(Instant::now());
-    }
-}
-
 /// Facts about a connection, for metrics and the admin page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectionStats {
@@ -237,21 +139,7 @@ impl Connection {
         settings: &QuicSettings,
         budget: Arc<MemoryBudget>,
     ) -> Self {
-        let now = Instant::now();
-        let windows = Windows::new(budget, settings.stream_receive_window, settings.connection_receive_window, now);
-        let shared = Shared {
-            quinn,
-            credit: Arc::new(Credit::new()),
-            windows,
-            started: now,
-            credit_sampled_at: AtomicU64::new(0),
-            flows: Mutex::new(HashMap::new()),
-            open_dials: AtomicUsize::new(0),
-            bytes_received: AtomicU64::new(0),
-            stream_limit: AtomicU32::new(FIRST_STREAM_LIMIT),
-            max_dials: settings.max_dials,
-        };
-        Self { shared: Arc::new(shared), endpoint }
+        Self { shared: Arc::new(Shared::new(quinn, settings, budget)), endpoint }
     }
 
     /// Opens the control stream (agent).
@@ -287,7 +175,7 @@ impl Connection {
     pub async fn open_dial(&self, request: &DialRequest) -> Result<OpenedDial, SendMessageError> {
         let (send, receive) =
             self.shared.quinn.open_bi().await.map_err(|error| crate::stream::SendError::Lost(error.into()))?;
-        let mut dial = OpenedDial { dial: Some(self.dial_stream(send, receive)) };
+        let mut dial = OpenedDial { dial: Some(OpenDial::new(&self.shared, send, receive)) };
         if let Some(open) = &mut dial.dial {
             open.stream.send.send_message(request, MAX_DIAL_REQUEST_BYTES).await?;
         }
@@ -303,37 +191,14 @@ impl Connection {
     /// Safe.
     pub async fn accept_dial(&self) -> Result<IncomingDial, ConnectionLost> {
         let (send, receive) = self.shared.quinn.accept_bi().await?;
-        let dial = IncomingDial(self.dial_stream(send, receive));
-        self.raise_stream_limit();
+        let dial = IncomingDial(OpenDial::new(&self.shared, send, receive));
+        self.shared.raise_stream_limit();
         Ok(dial)
-    }
-
-    fn dial_stream(&self, send: quinn::SendStream, receive: quinn::RecvStream) -> OpenDial {
-        let id = send.id().index();
-        let flow = Arc::new(DialFlow::new(Instant::now()));
-        self.shared.flows.lock().unwrap_or_else(PoisonError::into_inner).insert(id, flow.clone());
-        self.shared.open_dials.fetch_add(1, Ordering::Relaxed);
-        let stream = DialStream {
-            send: SendHalf::new(send, self.shared.clone(), flow.clone()),
-            receive: ReceiveHalf::new(receive, flow),
-        };
-        OpenDial { stream, entry: Entry { id, connection: self.shared.clone() } }
-    }
-
-    /// Doubles the number of dials that the server may open when three quarters of it are in use.
-    fn raise_stream_limit(&self) {
-        let open = self.open_dials() as u64;
-        let limit = self.shared.stream_limit.load(Ordering::Relaxed);
-        if open * 4 >= u64::from(limit) * 3 && limit < self.shared.max_dials {
-            let raised = limit.saturating_mul(2).min(self.shared.max_dials);
-            self.shared.stream_limit.store(raised, Ordering::Relaxed);
-            self.shared.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(raised));
-        }
     }
 
     /// Dials that are open.
     pub fn open_dials(&self) -> usize {
-        self.shared.open_dials.load(Ordering::Relaxed)
+        self.shared.open_dials()
     }
 
     /// The peer's address now.
@@ -369,7 +234,7 @@ impl Connection {
                 () = period => {}
                 _ = self.shared.quinn.closed() => return,
             }
-            let received = self.shared.bytes_received.load(Ordering::Relaxed);
+            let received = self.shared.bytes_received();
             let change = self.shared.windows.sample(received - before, self.shared.quinn.rtt(), Instant::now());
             before = received;
             self.shared.apply(&change);
@@ -389,9 +254,12 @@ impl Connection {
         self.shared.quinn.close_reason().map(Into::into)
     }
 
-    /// Closes the connection with a code and a reason a person can act on. Streams that are open end at once.
+    /// Closes the connection with a code and a reason a person can act on. Streams that are open end at once. Nothing
+    /// happens if the connection is gone already: the library would forget why.
     pub fn close(&self, code: ConnectionCode, reason: &str) {
-        self.shared.quinn.close(VarInt::from_u32(code.into()), reason.as_bytes());
+        if self.close_reason().is_none() {
+            self.shared.quinn.close(VarInt::from_u32(code.into()), reason.as_bytes());
+        }
     }
 
     /// Waits, at most `limit`, until the last packets of an agent's closed connection have been sent.
@@ -400,106 +268,5 @@ impl Connection {
             // Running into the limit means that the peer does not answer; it will time out by itself.
             let _ = tokio::time::timeout(limit, endpoint.wait_idle()).await;
         }
-    }
-}
-
-/// Takes a dial off its connection's books when it ends.
-#[derive(Debug)]
-struct Entry {
-    id: u64,
-    connection: Arc<Shared>,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.connection.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-        self.connection.open_dials.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A dial's stream, on its connection's books until it is dropped.
-#[derive(Debug)]
-pub struct OpenDial {
-    /// Both halves.
-    pub stream: DialStream,
-    entry: Entry,
-}
-
-impl OpenDial {
-    pub(crate) fn connection(&self) -> Arc<Shared> {
-        self.entry.connection.clone()
-    }
-}
-
-/// A dial that was asked for and is not answered yet. Dropping it gives the dial up: the agent abandons its connect.
-#[derive(Debug)]
-pub struct OpenedDial {
-    dial: Option<OpenDial>,
-}
-
-impl OpenedDial {
-    /// Waits for the agent's answer.
-    ///
-    /// # Errors
-    /// [`MessageError`] when the agent went away or sent something else.
-    ///
-    /// # Cancel safety
-    /// Dropping the future gives the dial up.
-    pub async fn reply(mut self) -> Result<(DialReply, OpenDial), MessageError> {
-        // The dial is taken only here, at the end of its only user.
-        let Some(dial) = &mut self.dial else { return Err(MessageError::Ended) };
-        let reply = dial.stream.receive.read_message(MAX_DIAL_REPLY_BYTES).await?;
-        let Some(dial) = self.dial.take() else { return Err(MessageError::Ended) };
-        Ok((reply, dial))
-    }
-}
-
-impl Drop for OpenedDial {
-    fn drop(&mut self) {
-        if let Some(dial) = &mut self.dial {
-            dial.stream.abort(StreamCode::Cancelled);
-        }
-    }
-}
-
-/// A dial that the agent has accepted.
-#[derive(Debug)]
-pub struct IncomingDial(OpenDial);
-
-impl IncomingDial {
-    /// Reads what is to be dialled. On failure the stream is ended with `BadRequest`.
-    ///
-    /// # Errors
-    /// [`MessageError`].
-    pub async fn request(mut self) -> Result<(DialRequest, OpenDial), MessageError> {
-        let read = self.0.stream.receive.read_message(MAX_DIAL_REQUEST_BYTES);
-        match tokio::time::timeout(REQUEST_LIMIT, read).await {
-            Ok(Ok(request)) => Ok((request, self.0)),
-            Ok(Err(error)) => {
-                self.0.stream.abort(StreamCode::BadRequest);
-                Err(error)
-            }
-            Err(_) => {
-                self.0.stream.abort(StreamCode::TimedOut);
-                Err(MessageError::Ended)
-            }
-        }
-    }
-}
-
-impl OpenDial {
-    /// Answers the dial (agent).
-    ///
-    /// # Errors
-    /// [`SendMessageError`] when the server has given the dial up or is gone.
-    pub async fn answer(&mut self, reply: &DialReply) -> Result<(), SendMessageError> {
-        self.stream.send.send_message(reply, MAX_DIAL_REPLY_BYTES).await
-    }
-
-    /// Ends a dial that failed: the reply was all that there is to say.
-    pub async fn finish_failed(mut self) {
-        self.stream.send.finish();
-        self.stream.receive.stop(StreamCode::Cancelled);
-        self.stream.send.delivered().await;
     }
 }

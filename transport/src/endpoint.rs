@@ -16,7 +16,7 @@ use quinn::{
 use tokio::time::timeout;
 
 use crate::{
-    connection::{Connection, ConnectionLost, FIRST_STREAM_LIMIT},
+    connection::{Connection, ConnectionLost, shared::FIRST_STREAM_LIMIT},
     settings::QuicSettings,
     tls::Identity,
     udp,

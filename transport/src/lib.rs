@@ -16,6 +16,7 @@ mod buffer;
 pub mod connection;
 pub mod control;
 mod credit;
+pub mod dial;
 pub mod endpoint;
 mod flow;
 pub mod id;

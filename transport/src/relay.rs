@@ -11,25 +11,25 @@
 //! | the socket takes no more bytes | stop the peer's direction; the other one goes on |
 //! | the peer stops our direction | read the socket and drop the bytes until the other direction has ended, then reset it |
 
+mod edge;
+
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     pin::{Pin, pin},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    sync::atomic::Ordering,
+    task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::io::ReadBuf;
 
+use self::edge::Edge;
 use crate::{
     batch::Batch,
     buffer::{ReadBuffer, Size},
-    connection::{ConnectionLost, OpenDial, Shared},
+    connection::{ConnectionLost, shared::Shared},
+    dial::OpenDial,
     socket::Socket,
     stream::{ReceiveError, ReceiveHalf, SendError, SendHalf},
     wire::code::StreamCode,
@@ -37,13 +37,6 @@ use crate::{
 
 /// A blocked sender looks this often whether its socket was reset, which no read would show it.
 const ABORT_CHECK: Duration = Duration::from_millis(250);
-
-/// How long a socket may take to accept the last bytes after its peer's other direction was given up.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// First and longest pause between two looks at a socket's send queue.
-const QUEUE_CHECK: Duration = Duration::from_millis(1);
-const QUEUE_CHECK_MAX: Duration = Duration::from_millis(20);
 
 /// How a dial ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,116 +331,5 @@ fn given_up(error: ReceiveError) -> Down {
         ReceiveError::Reset(code) => Down::Reset(code),
         ReceiveError::Lost(lost) => Down::Lost(lost),
         ReceiveError::Closed => Down::Reset(Some(StreamCode::Aborted)),
-    }
-}
-
-/// The socket, shared by the two directions of one task. The lock is never contended and never held over an await.
-struct Edge<S: Socket> {
-    socket: Mutex<S>,
-    /// The socket's peer has sent something.
-    heard: AtomicBool,
-    /// A write has failed: an end of file after it may be a reset whose error the write has taken.
-    write_failed: AtomicBool,
-    /// The peer of the tunnel wants no more bytes; what is read is dropped.
-    discarding: AtomicBool,
-    down_ended: AtomicBool,
-    /// Both directions have ended as their senders wished. Otherwise the close is a reset.
-    clean: bool,
-}
-
-impl<S: Socket> Edge<S> {
-    fn new(socket: S) -> Self {
-        Self {
-            socket: Mutex::new(socket),
-            heard: AtomicBool::new(false),
-            write_failed: AtomicBool::new(false),
-            discarding: AtomicBool::new(false),
-            down_ended: AtomicBool::new(false),
-            clean: false,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, S> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn read_ready(&self) -> io::Result<()> {
-        poll_fn(|cx| self.lock().poll_read_ready(cx)).await
-    }
-
-    /// Reads what is there; `None` if there is nothing yet.
-    async fn read_now(&self, buffer: &mut ReadBuffer) -> Option<io::Result<usize>> {
-        poll_fn(|cx| {
-            let mut space = ReadBuf::new(buffer.space());
-            let read = Pin::new(&mut *self.lock()).poll_read(cx, &mut space);
-            let filled = space.filled().len();
-            buffer.set_filled(filled);
-            Poll::Ready(match read {
-                Poll::Ready(read) => Some(read.map(|()| filled)),
-                Poll::Pending => None,
-            })
-        })
-        .await
-    }
-
-    fn reset_seen(&self) -> bool {
-        self.write_failed.load(Ordering::Relaxed) && self.lock().can_reset()
-    }
-
-    fn poll_write(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
-        let mut socket = self.lock();
-        let mut socket = Pin::new(&mut *socket);
-        while !batch.is_empty() {
-            let mut slices = [IoSlice::new(&[]); Batch::CHUNKS];
-            let filled = batch.slices(&mut slices);
-            let written = ready!(socket.as_mut().poll_write_vectored(cx, &slices[..filled]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            batch.advance(written);
-        }
-        socket.poll_flush(cx)
-    }
-
-    async fn shutdown(&self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut *self.lock()).poll_shutdown(cx)).await
-    }
-
-    /// Waits until the socket's peer has read what was written so far, or has sent something, which tells the same.
-    /// A failed query ends the wait: the write that follows tells more.
-    async fn peer_has_read(&self) {
-        while !self.heard.load(Ordering::Relaxed) && self.lock().unsent_bytes().is_ok_and(|bytes| bytes > 0) {
-            tokio::time::sleep(QUEUE_CHECK).await;
-        }
-    }
-
-    /// Reads and drops what still comes, so that the sender is not blocked before it has taken its own bytes. Ends at
-    /// the end of the socket's bytes, or at once if nothing goes the other way any more.
-    async fn discard(&self) {
-        self.discarding.store(true, Ordering::Relaxed);
-        while !self.down_ended.load(Ordering::Relaxed) && self.read_ready().await.is_ok() {
-            let mut buffer = ReadBuffer::take(Size::SMALLEST);
-            if let Some(Ok(0) | Err(_)) = self.read_now(&mut buffer).await {
-                return;
-            }
-        }
-    }
-
-    /// Waits until the socket's peer has acknowledged the last byte, so that the reset that follows cannot destroy it.
-    async fn linger(&self) {
-        let deadline = Instant::now() + LINGER;
-        let mut pause = QUEUE_CHECK;
-        while Instant::now() < deadline && self.lock().unsent_bytes().is_ok_and(|bytes| bytes > 0) {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(QUEUE_CHECK_MAX);
-        }
-    }
-}
-
-impl<S: Socket> Drop for Edge<S> {
-    fn drop(&mut self) {
-        if !self.clean {
-            self.lock().reset_on_close();
-        }
     }
 }

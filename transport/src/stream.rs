@@ -11,7 +11,7 @@ use quinn::VarInt;
 use crate::{
     batch::Batch,
     buffer,
-    connection::{ConnectionLost, Shared},
+    connection::{ConnectionLost, shared::Shared},
     credit::{Class, DialCredit},
     flow::DialFlow,
     wire::{

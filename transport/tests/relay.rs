@@ -9,7 +9,8 @@ use std::{
 };
 
 use konnectivity_transport::{
-    connection::{Connection, OpenDial},
+    connection::Connection,
+    dial::OpenDial,
     endpoint::{EndpointKeys, ServerEndpoint, connect},
     relay::{Outcome, Start, relay},
     settings::QuicSettings,

@@ -15,6 +15,9 @@ use tokio::time::{Instant, sleep};
 
 use super::POLL;
 
+/// What Rust says of a panic. No test is good in which a program has said it.
+const PANIC: &str = "panicked at ";
+
 /// A program of this build, found beside the executable of the test.
 ///
 /// # Errors
@@ -166,9 +169,12 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
-        if std::thread::panicking() {
-            eprintln!("---- {} {}\n{}----", self.name, self.command[1..].join(" "), self.log());
+        let log = self.log();
+        let failing = std::thread::panicking();
+        if failing || log.contains(PANIC) {
+            eprintln!("---- {} {}\n{log}----", self.name, self.command[1..].join(" "));
         }
+        assert!(failing || !log.contains(PANIC), "a thread of {} has panicked", self.name);
     }
 }
 
