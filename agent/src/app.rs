@@ -15,7 +15,7 @@ use konnectivity_transport::{
     window::MemoryBudget,
 };
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::Routes,
@@ -46,6 +46,7 @@ pub async fn run(config: Config) -> Result<()> {
     let served = Arc::new(DashMap::new());
     let (status, watched) = watch::channel(ServerSetStatus::default());
     let dials_stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
     let routes = Routes {
         served: served.clone(),
         status: watched,
@@ -60,7 +61,7 @@ pub async fn run(config: Config) -> Result<()> {
         tls: client_tls,
         quic: config.quic.clone(),
         budget,
-        dials: Dials { limit: config.dial_timeout, metrics, stop: dials_stop.clone() },
+        dials: Dials { limit: config.dial_timeout, metrics, stop: dials_stop.clone(), tasks: tasks.clone() },
         drain: stopping.drain.clone(),
         served,
     };
@@ -80,6 +81,11 @@ pub async fn run(config: Config) -> Result<()> {
     let connections =
         server_set::run(settings, Arc::new(connector), stopping.drain.clone(), stopping.stop.clone(), status);
     let work = async {
+        let connections = async {
+            connections.await;
+            tasks.close();
+            tasks.wait().await;
+        };
         tokio::select! {
             () = connections => {}
             () = deadline(&stopping, config.graceful_shutdown_timeout, &dials_stop) => {

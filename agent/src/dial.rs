@@ -13,7 +13,7 @@ use konnectivity_transport::{
     },
 };
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     metrics::Metrics,
@@ -29,6 +29,8 @@ pub struct Dials {
     pub metrics: Arc<Metrics>,
     /// Cancelled when dials must end now.
     pub stop: CancellationToken,
+    /// Owns the task of every dial, and what is left to do for connections that are gone.
+    pub tasks: TaskTracker,
 }
 
 impl Dials {

@@ -16,7 +16,8 @@ use konnectivity_transport::{
         message::{ControlBody, Drain, Hello},
     },
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     config::ServerAddress,
@@ -138,19 +139,9 @@ impl server_set::Connection for ServerConnection {
     }
 
     async fn serve(self) {
-        let Self { server_id, connection, control, dials, drain, served, .. } = self;
-        served.insert(server_id.clone(), connection.clone());
-        let tasks = TaskTracker::new();
-        let lost = tokio::select! {
-            lost = accept(&connection, &tasks, &dials) => lost,
-            lost = attend(&connection, control, &drain) => lost,
-            lost = leave(&connection, &tasks, &dials.stop, &drain) => lost,
-        };
-        tracing::info!(%server_id, reason = %lost, "disconnected from a server");
-        served.remove(&server_id);
-        tasks.close();
-        tasks.wait().await;
-        connection.wait_closed(CLOSE_LIMIT).await;
+        let span =
+            tracing::info_span!("connection", server_id = %self.server_id, remote_addr = %self.connection.remote());
+        self.serve_to_end().instrument(span).await;
     }
 
     async fn close_duplicate(self) {
@@ -159,11 +150,27 @@ impl server_set::Connection for ServerConnection {
     }
 }
 
+impl ServerConnection {
+    async fn serve_to_end(self) {
+        let Self { server_id, connection, control, dials, drain, served, .. } = self;
+        served.insert(server_id.clone(), connection.clone());
+        let lost = tokio::select! {
+            lost = accept(&connection, &dials) => lost,
+            lost = attend(&connection, control, &drain) => lost,
+            lost = leave(&connection, &dials.stop, &drain) => lost,
+        };
+        tracing::info!(reason = %lost, "disconnected from a server");
+        served.remove(&server_id);
+        // What is left to do must not delay the next connection.
+        dials.tasks.spawn(async move { connection.wait_closed(CLOSE_LIMIT).await });
+    }
+}
+
 /// Accepts dials, each in a task of its own, until the connection is gone.
-async fn accept(connection: &Connection, tasks: &TaskTracker, dials: &Dials) -> ConnectionLost {
+async fn accept(connection: &Connection, dials: &Dials) -> ConnectionLost {
     loop {
         match connection.accept_dial().await {
-            Ok(incoming) => tasks.spawn(dials.clone().serve(incoming)),
+            Ok(incoming) => dials.tasks.spawn(dials.clone().serve(incoming)),
             Err(lost) => return lost,
         };
     }
@@ -205,20 +212,15 @@ async fn attend(connection: &Connection, mut control: ControlStream, drain: &Can
 }
 
 /// After a drain: closes the connection when its last dial has ended, or when dials must end now.
-async fn leave(
-    connection: &Connection,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-    drain: &CancellationToken,
-) -> ConnectionLost {
+async fn leave(connection: &Connection, stop: &CancellationToken, drain: &CancellationToken) -> ConnectionLost {
     drain.cancelled().await;
     let deadline_passed = tokio::select! {
-        () = idle(connection, tasks) => false,
+        () = idle(connection, LAST_DIALS) => false,
         () = stop.cancelled() => true,
     };
     if deadline_passed {
-        tasks.close();
-        tasks.wait().await;
+        // Dials that were told to stop end after their last bytes; the process does not wait for ever.
+        idle(connection, Duration::ZERO).await;
         connection.close(ConnectionCode::DrainDeadline, "the agent has stopped; its time to drain has passed");
     } else {
         connection.close(ConnectionCode::Drained, "the agent has stopped; its last dial has ended");
@@ -232,11 +234,11 @@ const IDLE_CHECK: Duration = Duration::from_millis(50);
 /// Dials that were on their way when the server heard of the drain still come: the agent waits that long for them.
 const LAST_DIALS: Duration = Duration::from_millis(500);
 
-async fn idle(connection: &Connection, tasks: &TaskTracker) {
-    let mut quiet = Duration::ZERO;
-    while quiet < LAST_DIALS {
+/// Waits until no dial is open, and then for none to come for `quiet`.
+async fn idle(connection: &Connection, quiet: Duration) {
+    let mut lasted = Duration::ZERO;
+    while connection.open_dials() > 0 || lasted < quiet {
         tokio::time::sleep(IDLE_CHECK).await;
-        let busy = connection.open_dials() > 0 || !tasks.is_empty();
-        quiet = if busy { Duration::ZERO } else { quiet + IDLE_CHECK };
+        lasted = if connection.open_dials() > 0 { Duration::ZERO } else { lasted + IDLE_CHECK };
     }
 }

@@ -16,6 +16,7 @@
 //! - [`open`]: an established dial with both its ends.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
+//! - [`raw`]: QUIC peers that do what they should not.
 //! - [`until`](fn@until): waits for a condition.
 
 pub mod balancer;
@@ -23,6 +24,7 @@ pub mod client;
 pub mod http;
 pub mod open;
 pub mod program;
+pub mod raw;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -143,10 +143,15 @@ fn small_windows(options: Options) -> Options {
     options.server(windows.clone()).agent(windows)
 }
 
-/// What one end may hold more than before. The receiving end: the windows, each byte of which may cost twice (a packet's
-/// buffer is kept as long as a part of it is unread). The sending end: one buffer of 64 KiB for each dial, and what is
-/// not acknowledged. And some for the allocator.
-const MOST_GROWTH: usize = 2 * (CONNECTION_WINDOW + STALLED * STREAM_WINDOW) + 16 * 1024 * 1024;
+/// What the relay has read from a stream and not yet written: up to 64 packets of 6,500 bytes on loopback.
+const BATCH: usize = 64 * 6_500;
+
+/// What one end may hold more than before. Every unread byte may keep two more: packets that the kernel has handed over
+/// together share a buffer, which stays as long as one of them is unread. The sending end holds less: a buffer of 64 KiB
+/// for each dial, and what is not acknowledged. Some more is for the allocator. Without a bound it would be what the
+/// writers have to give, [`EACH`] for each dial.
+const MOST_GROWTH: usize = 3 * (CONNECTION_WINDOW + STALLED * (STREAM_WINDOW + BATCH)) + 16 * 1024 * 1024;
+const _: () = assert!(MOST_GROWTH < STALLED * EACH / 5);
 
 #[tokio::test]
 async fn stalled_readers_do_not_stop_other_dials() {

@@ -105,7 +105,8 @@ impl Parts {
             limit: config.backend_dial_timeout,
             metrics: metrics.clone(),
             stop: CancellationToken::new(),
-            next_id: AtomicU64::new(1),
+            // Several servers' dials meet in one agent's log: each counts from a place of its own.
+            next_id: AtomicU64::new(u64::from(rand::random::<u32>()) << 20),
         });
         let endpoints = bind_agents(&config.agents, config, workers.first(), &budget)?;
         let frontends = bind_frontend(&config.frontend)?;

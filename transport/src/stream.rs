@@ -131,7 +131,7 @@ impl SendHalf {
     /// A message may be cut; drop the half then.
     pub async fn send_message<M: prost::Message>(&mut self, message: &M, max: usize) -> Result<(), SendMessageError> {
         let bytes = codec::encode(message, max)?;
-        Ok(self.send_uncharged(bytes).await?)
+        Ok(self.send_at_once(bytes).await?)
     }
 
     /// Sends bytes whose credit was acquired. While the stream is blocked by the peer's flow control, the credit of
@@ -162,8 +162,12 @@ impl SendHalf {
         }
     }
 
-    async fn send_uncharged(&mut self, bytes: Bytes) -> Result<(), SendError> {
-        self.stream.write_chunk(bytes).await.map_err(send_error)
+    /// Sends bytes without waiting for credit. They use it all the same, so that [`Self::reset_after_delivery`] waits
+    /// for them too: a reset must not overtake the reply before it.
+    async fn send_at_once(&mut self, bytes: Bytes) -> Result<(), SendError> {
+        self.credit.connection().charge(bytes.len());
+        let chunk = buffer::charged(bytes, self.credit.clone());
+        self.stream.write_chunk(chunk).await.map_err(send_error)
     }
 
     /// Ends this direction cleanly. Bytes sent before are still delivered; [`Self::delivered`] tells when.
