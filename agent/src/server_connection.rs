@@ -104,8 +104,10 @@ impl server_set::Connector for Connector {
         };
         let (control, welcome) =
             say_hello(&connection, hello).await.map_err(|source| ConnectFailure::Hello { remote, source })?;
-        let server_id =
-            ServerId::new(welcome.server_id).map_err(|source| ConnectFailure::ServerId { remote, source })?;
+        let server_id = ServerId::new(welcome.server_id).map_err(|source| {
+            connection.close(ConnectionCode::Protocol, &format!("the server's id cannot be used: {source}"));
+            ConnectFailure::ServerId { remote, source }
+        })?;
         Ok(ServerConnection {
             server_id,
             server_count: welcome.server_count,
@@ -188,7 +190,7 @@ async fn attend(connection: &Connection, mut control: ControlStream, drain: &Can
                 let message = ControlBody::Drain(Drain { reason: "the agent is stopping".into() });
                 if let Err(error) = control.sender.send(message).await {
                     // If the connection is gone already, this changes nothing.
-                    connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
+                    connection.close(ConnectionCode::Protocol, &format!("control stream: {}", with_sources(&error)));
                     break;
                 }
             }
@@ -202,7 +204,7 @@ async fn attend(connection: &Connection, mut control: ControlStream, drain: &Can
                 }
                 Err(error) => {
                     // If the connection is gone already, this changes nothing.
-                    connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
+                    connection.close(ConnectionCode::Protocol, &format!("control stream: {}", with_sources(&error)));
                     break;
                 }
             },

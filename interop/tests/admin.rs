@@ -265,3 +265,34 @@ async fn the_admin_port_shows_every_connection() {
         assert_eq!(connection["remote"], pair.server.agents.to_string());
     }
 }
+
+#[tokio::test]
+async fn logs_can_be_json() {
+    let json = ["--log-format=json", "--log-level=debug"];
+    let pair = Pair::start(Options::unix().server(json).agent(json)).await.unwrap();
+    let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut open = Open::dial(&pair.client().unwrap(), &target).await.unwrap();
+    open.exchange().await.unwrap();
+    drop(open);
+    let mut dial_ids = Vec::new();
+    for program in [&pair.server.program, &pair.agents[0].program] {
+        program.logged(&["dial ended"], LIMIT).await.unwrap();
+        for line in program.log().lines() {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            for key in ["timestamp", "level", "message"] {
+                assert!(event[key].is_string(), "{key}: {line}");
+            }
+            if event["message"] == "dial ended" {
+                dial_ids.push(event["dial_id"].as_u64().unwrap());
+                assert_eq!(event["target"], target.local_addr().unwrap().to_string(), "{line}");
+                assert_eq!(line.matches("\"target\":").count(), 1, "{line}");
+                assert_eq!(event["bytes_sent"], 4, "{line}");
+                assert_eq!(event["bytes_received"], 4, "{line}");
+                assert!(event["duration"].is_f64() && event["outcome"].is_string(), "{line}");
+            }
+        }
+    }
+    // One grep follows one dial through both logs.
+    assert_eq!(dial_ids.len(), 2);
+    assert_eq!(dial_ids[0], dial_ids[1]);
+}

@@ -55,15 +55,15 @@ async fn garbage_instead_of_a_hello() {
     let good = Good::new().await;
     let is_not_a_hello = "the peer broke the protocol: the first message of the agent is not a Hello";
     for (bytes, expected) in [
-        (vec![0x03, 0xff, 0xff, 0xff], "the peer broke the protocol: message is not valid protobuf"),
-        (vec![0x04, 0x0a, 0x02, 0x0a, 0xff], "the peer broke the protocol: message is not valid protobuf"),
-        (b"GET / HTTP/1.1\r\n".to_vec(), "the peer broke the protocol: message is not valid protobuf"),
+        (vec![0x03, 0xff, 0xff, 0xff], "the peer broke the protocol: the peer sent a message that cannot be read: message is not valid protobuf"),
+        (vec![0x04, 0x0a, 0x02, 0x0a, 0xff], "the peer broke the protocol: the peer sent a message that cannot be read: message is not valid protobuf"),
+        (b"GET / HTTP/1.1\r\n".repeat(6), "the peer broke the protocol: the peer sent a message that cannot be read: message is not valid protobuf"),
         // 65537, told by its prefix alone.
         (
             vec![0x81, 0x80, 0x04],
-            "the peer broke the protocol: message of 65537 bytes is larger than the limit of 65536 bytes",
+            "the peer broke the protocol: the peer sent a message that cannot be read: message of 65537 bytes is larger than the limit of 65536 bytes",
         ),
-        (vec![0xff; 5], "the peer broke the protocol: length prefix is longer than 4 bytes"),
+        (vec![0xff; 5], "the peer broke the protocol: the peer sent a message that cannot be read: length prefix is longer than 4 bytes"),
         (vec![0x07, 0x1a, 0x05, 0x0a, 0x03, b'b', b'y', b'e'], is_not_a_hello),
         (vec![0x05, 0x2a, 0x03, 0x0a, 0x01, b't'], is_not_a_hello),
     ] {
@@ -298,9 +298,8 @@ async fn stopped(send: &SendStream) -> Option<StreamCode> {
 
 /// A pair whose good agent gets what the bad one does not.
 async fn pair_for_bad_replies() -> Pair {
-    Pair::start(Options::unix().server(["--proxy-strategies=destHost,default", "--backend-dial-timeout=2s"]))
-        .await
-        .unwrap()
+    let options = Options::unix().server(["--proxy-strategies=destHost,default", "--backend-dial-timeout=2s"]);
+    Pair::start(options.agent(["--agent-identifiers=host=good"])).await.unwrap()
 }
 
 #[tokio::test]

@@ -35,6 +35,17 @@ async fn open(pair: &Pair) -> Open {
     open
 }
 
+/// Longer than a draining program waits for dials that were under way: half a second.
+const WHILE: Duration = Duration::from_millis(1500);
+
+/// Uses a dial for a while.
+async fn use_for_a_while(open: &mut Open) {
+    let start = Instant::now();
+    while start.elapsed() < WHILE {
+        open.exchange().await.unwrap();
+    }
+}
+
 /// Sends SIGTERM and waits until the program has taken it in.
 async fn terminate(program: &Program) {
     program.signal(Signal::SIGTERM).unwrap();
@@ -85,7 +96,7 @@ async fn carry_to_the_end(open: Open) {
 #[tokio::test]
 async fn a_draining_agent_gets_no_new_dials_and_its_open_ones_run_to_their_end() {
     let mut pair = Pair::start(Options::mutual_tls().agents([&[], &[]])).await.unwrap();
-    let open = open(&pair).await;
+    let mut open = open(&pair).await;
     // Which one has it was decided by lot.
     if pair.agents[0].connections().await.unwrap()[0]["open_dials"] == 0 {
         pair.agents.swap(0, 1);
@@ -103,6 +114,7 @@ async fn a_draining_agent_gets_no_new_dials_and_its_open_ones_run_to_their_end()
     assert_eq!(pair.agents[0].connections().await.unwrap()[0]["open_dials"], 1);
     assert_eq!(pair.agents[1].connections().await.unwrap()[0]["open_dials"], 8);
 
+    use_for_a_while(&mut open).await;
     carry_to_the_end(open).await;
     exits(&mut pair.agents[0].program).await;
     for other in &mut others {
@@ -124,6 +136,8 @@ async fn bytes_of_a_target_that_has_ended_arrive_after_the_agent_was_told_to_sto
         terminate(&pair.agents[0].program).await;
         // How much it was is for the agent's record to tell: the writer was given up in the middle.
         to_client.shutdown().await.unwrap();
+        // A slow client.
+        tokio::time::sleep(WHILE).await;
         let (read, end) = read_pattern(&mut client, usize::MAX).await;
         end.unwrap();
         // The client's half is still open.
@@ -191,7 +205,9 @@ async fn a_dial_that_was_under_way_when_the_agent_was_told_to_stop_is_served() {
         pair.agents[0].program.signal(Signal::SIGCONT).unwrap();
     };
     let (open, ()) = tokio::join!(dial, wake);
-    carry_to_the_end(open.unwrap()).await;
+    let mut open = open.unwrap();
+    use_for_a_while(&mut open).await;
+    carry_to_the_end(open).await;
     exits(&mut pair.agents[0].program).await;
 }
 
@@ -208,7 +224,7 @@ async fn pending(server: &Server, dials: usize) {
 async fn a_draining_server_takes_no_clients_and_its_open_dials_run_to_their_end() {
     for options in [Options::unix(), Options::mutual_tls()] {
         let mut pair = Pair::start(options).await.unwrap();
-        let open = open(&pair).await;
+        let mut open = open(&pair).await;
         terminate(&pair.server.program).await;
         let client = pair.client().unwrap();
         until("the frontend is closed", LIMIT, || async { client.connect().await.err() }).await;
@@ -219,6 +235,7 @@ async fn a_draining_server_takes_no_clients_and_its_open_dials_run_to_their_end(
         assert_eq!((ready.status, ready.body.as_str()), (500, "the server is draining"));
         assert_eq!(http::get(pair.server.health, "/healthz").await.unwrap().status, 200);
         pair.agents[0].program.logged(&["the server drains", "the server is stopping"], LIMIT).await.unwrap();
+        use_for_a_while(&mut open).await;
         carry_to_the_end(open).await;
         exits(&mut pair.server.program).await;
         let words = ["disconnected from a server", "the server has stopped; its last dial has ended"];

@@ -102,6 +102,34 @@ async fn a_late_reader_gets_everything() {
     }
 }
 
+/// The dial is over and both programs have closed their sockets before the receiver begins to read: the close must not
+/// destroy what is in the kernel's buffers. (They hold this much.)
+#[tokio::test]
+async fn bytes_survive_the_end_of_the_dial() {
+    const BYTES: usize = 100_000;
+    for options in BOTH {
+        let pair = Pair::start(options()).await.unwrap();
+        let client = pair.client().unwrap();
+
+        let (mut dial, mut target) = join(&client).await;
+        dial.shutdown().await.unwrap();
+        assert_eq!(write_pattern(&mut target, BYTES).await, BYTES);
+        drop(target);
+        no_dials(&pair).await;
+        let (arrived, end) = read_pattern(&mut dial, usize::MAX).await;
+        assert!(arrived == BYTES && end.is_ok(), "to the client: {arrived} {end:?}");
+
+        let (mut dial, mut target) = join(&client).await;
+        target.shutdown().await.unwrap();
+        assert_eq!(write_pattern(&mut dial, BYTES).await, BYTES);
+        dial.shutdown().await.unwrap();
+        drop(dial);
+        no_dials(&pair).await;
+        let (arrived, end) = read_pattern(&mut target, usize::MAX).await;
+        assert!(arrived == BYTES && end.is_ok(), "to the target: {arrived} {end:?}");
+    }
+}
+
 #[tokio::test]
 async fn both_directions_at_once() {
     for options in BOTH {

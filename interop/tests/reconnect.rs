@@ -137,9 +137,9 @@ async fn a_killed_agent(options: Options) {
     other.exchange().await.unwrap();
     let words = ["agent disconnected", "agent_id=agent-1", "nothing heard from the peer within the idle timeout"];
     pair.server.program.logged(&words, LIMIT).await.unwrap();
-    let ended = pair.server.program.logged(&["dial ended", "dial_id=1 "], LIMIT).await.unwrap();
+    let words = ["dial ended", "nothing heard from the peer within the idle timeout"];
+    let ended = pair.server.program.logged(&words, LIMIT).await.unwrap();
     assert!(ended.contains("bytes_sent=4 bytes_received=4"), "{ended}");
-    assert!(ended.contains("idle timeout"), "{ended}");
     // New dials for the same target are the other agent's now.
     Open::dial(&client, &target).await.unwrap().exchange().await.unwrap();
     other.exchange().await.unwrap();

@@ -142,10 +142,16 @@ fn read_failed(connection: &Connection, error: MessageError) -> HelloError {
     }
 }
 
+/// The error and what caused it, for the peer to read.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
 /// A stream that fails because its connection is gone tells less than the connection itself.
 fn protocol_or_lost(connection: &Connection, error: &dyn std::error::Error) -> HelloError {
     match connection.close_reason() {
         Some(lost) => HelloError::Lost(lost),
-        None => HelloError::Protocol(error.to_string()),
+        None => HelloError::Protocol(with_sources(error)),
     }
 }

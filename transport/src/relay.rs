@@ -315,6 +315,7 @@ async fn write_batch<S: Socket>(
                 biased;
                 written = write => written,
                 error = receive.given_up() => return Err(given_up(error)),
+                lost = connection.quinn.closed() => return Err(Down::Lost(lost.into())),
                 () = flow.evicted() => return Err(Down::OverBudget),
             }
         }

@@ -172,10 +172,19 @@ impl Drop for Program {
         let log = self.log();
         let failing = std::thread::panicking();
         if failing || log.contains(PANIC) {
-            eprintln!("---- {} {}\n{log}----", self.name, self.command[1..].join(" "));
+            eprintln!("---- {} {}\n{}----", self.name, self.command[1..].join(" "), last_lines(&log));
         }
         assert!(failing || !log.contains(PANIC), "a thread of {} has panicked", self.name);
     }
+}
+
+/// The end of a log, and how much more there was.
+fn last_lines(log: &str) -> String {
+    const LINES: usize = 60;
+    let lines: Vec<_> = log.lines().collect();
+    let before = lines.len().saturating_sub(LINES);
+    let head = if before == 0 { String::new() } else { format!("({before} lines before)\n") };
+    lines[before..].iter().fold(head, |text, line| text + line + "\n")
 }
 
 fn spawn(command: &[String], user: Option<u32>, log: &mut Log) -> anyhow::Result<Child> {

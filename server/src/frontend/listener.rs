@@ -1,6 +1,7 @@
 //! The socket that clients connect to: bind, accept, and carry on whatever goes wrong with one of them.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     io,
     os::unix::net::UnixListener as StdUnixListener,
@@ -17,7 +18,7 @@ use nix::errno::Errno;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, UnixListener},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +31,8 @@ use super::client_stream::ClientStream;
 pub mod tls;
 pub mod unix;
 
-/// TLS handshakes under way at once: a bound for what clients can cost that have not shown a certificate. More of them
-/// wait in the kernel's backlog.
+/// TLS handshakes under way at once: a bound for what clients can cost that have not shown a certificate. One more ends
+/// the oldest of them: clients that connect and say nothing must not keep out those that do.
 const MAX_HANDSHAKES: usize = 1024;
 
 /// How long to wait before accepting again when the process or the machine has run out of something.
@@ -132,6 +133,7 @@ async fn accept_tls(
     mut on_client: impl FnMut(ClientStream),
 ) {
     let mut handshakes = JoinSet::new();
+    let mut oldest_first = VecDeque::new();
     let (mut accept_log, mut handshake_log) = (Sparse::default(), Sparse::default());
     loop {
         tokio::select! {
@@ -139,14 +141,35 @@ async fn accept_tls(
             Some(finished) = handshakes.join_next() => match finished {
                 Ok(Ok(stream)) => on_client(stream),
                 Ok(Err(error)) => handshake_failed(&error, counts, &mut handshake_log),
+                Err(error) if error.is_cancelled() => {
+                    counts.handshake_errors.fetch_add(1, Relaxed);
+                    if let Some(unlogged) = handshake_log.due(Instant::now()) {
+                        tracing::warn!(unlogged, "too many TLS handshakes under way; the oldest was given up");
+                    }
+                }
                 Err(panic) => tracing::error!(%panic, "a TLS handshake ended in a panic"),
             },
-            (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log),
-                if handshakes.len() < MAX_HANDSHAKES =>
-            {
-                handshakes.spawn(handshake(stream, peer, settings.clone()));
+            (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log) => {
+                make_room(&mut oldest_first);
+                oldest_first.push_back(handshakes.spawn(handshake(stream, peer, settings.clone())));
             }
         }
+    }
+}
+
+/// Makes room for one more handshake: forgets those that are over, and ends the oldest if there are too many.
+fn make_room(oldest_first: &mut VecDeque<AbortHandle>) {
+    while oldest_first.front().is_some_and(AbortHandle::is_finished) {
+        oldest_first.pop_front();
+    }
+    // Only when the oldest is slow are the others looked at.
+    if oldest_first.len() >= MAX_HANDSHAKES {
+        oldest_first.retain(|handshake| !handshake.is_finished());
+    }
+    if oldest_first.len() >= MAX_HANDSHAKES
+        && let Some(oldest) = oldest_first.pop_front()
+    {
+        oldest.abort();
     }
 }
 
