@@ -19,6 +19,7 @@ pub(crate) struct Batch {
     /// The chunks not written yet are `start..end`.
     start: usize,
     end: usize,
+    written: usize,
 }
 
 impl Batch {
@@ -28,7 +29,7 @@ impl Batch {
     /// An empty batch from the thread's pool.
     pub(crate) fn take() -> Self {
         let free = FREE.with_borrow_mut(Vec::pop);
-        Self { chunks: free.unwrap_or_else(|| vec![Bytes::new(); Self::CHUNKS]), start: 0, end: 0 }
+        Self { chunks: free.unwrap_or_else(|| vec![Bytes::new(); Self::CHUNKS]), start: 0, end: 0, written: 0 }
     }
 
     /// A batch of one chunk.
@@ -53,6 +54,11 @@ impl Batch {
         self.chunks[self.start..self.end].iter().map(Bytes::len).sum()
     }
 
+    /// Bytes written so far.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -67,6 +73,7 @@ impl Batch {
 
     /// Counts `bytes` as written and drops the chunks that are done.
     pub(crate) fn advance(&mut self, mut bytes: usize) {
+        self.written += bytes;
         while self.start < self.end {
             let chunk = &mut self.chunks[self.start];
             if bytes < chunk.len() {

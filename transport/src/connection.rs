@@ -12,12 +12,12 @@ use quinn::VarInt;
 
 use self::shared::Shared;
 use crate::{
+    budget::MemoryBudget,
     control::{ControlReceiver, ControlSender},
     dial::{IncomingDial, OpenDial, OpenedDial},
     flow::DialFlow,
     settings::QuicSettings,
     stream::{ReceiveHalf, SendMessageError},
-    window::MemoryBudget,
     wire::{code::ConnectionCode, codec::MAX_DIAL_REQUEST_BYTES, message::DialRequest},
 };
 

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use crate::{
     connection::{Connection, ConnectionLost},
+    error::with_sources,
     stream::{CONTROL_PRIORITY, MessageError, ReceiveError, ReceiveHalf, SendMessageError, send_error},
     wire::{
         code::ConnectionCode,
@@ -140,12 +141,6 @@ fn read_failed(connection: &Connection, error: MessageError) -> HelloError {
         MessageError::Receive(ReceiveError::Lost(lost)) => HelloError::Lost(lost),
         other => protocol_or_lost(connection, &other),
     }
-}
-
-/// The error and what caused it, for the peer to read.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 /// A stream that fails because its connection is gone tells less than the connection itself.

@@ -6,7 +6,7 @@
 //! credit of its unsent bytes back, so that it holds nothing that others need.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     future::poll_fn,
     sync::{
         Arc, Mutex, PoisonError,
@@ -53,19 +53,13 @@ struct State {
     limit: usize,
     used: usize,
     next_ticket: u64,
-    /// One queue for each class, so that an interactive waiter is not held up by a bulk one.
-    queues: [VecDeque<Waiter>; 2],
-}
-
-#[derive(Debug)]
-struct Waiter {
-    ticket: u64,
-    waker: Waker,
+    /// One queue for each class, by ticket, so that an interactive waiter is not held up by a bulk one.
+    queues: [BTreeMap<u64, Waker>; 2],
 }
 
 impl Credit {
     pub(crate) fn new() -> Self {
-        let queues = [VecDeque::new(), VecDeque::new()];
+        let queues = [BTreeMap::new(), BTreeMap::new()];
         Self { state: Mutex::new(State { limit: MIN_LIMIT, used: 0, next_ticket: 0, queues }) }
     }
 
@@ -124,13 +118,13 @@ impl State {
     /// The first of each queue, if there is credit for it. It stays in the queue until it has taken its credit.
     fn next_wakers(&self) -> [Option<Waker>; 2] {
         [Class::Interactive, Class::Bulk].map(|class| {
-            let first = self.queues[class as usize].front()?;
-            self.admits(class).then(|| first.waker.clone())
+            let (_, first) = self.queues[class as usize].first_key_value()?;
+            self.admits(class).then(|| first.clone())
         })
     }
 
     fn leave(&mut self, class: Class, ticket: u64) {
-        self.queues[class as usize].retain(|waiter| waiter.ticket != ticket);
+        self.queues[class as usize].remove(&ticket);
     }
 }
 
@@ -144,7 +138,7 @@ struct Place<'a> {
 impl Place<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<()> {
         let mut state = self.credit.lock();
-        let front = state.queues[self.class as usize].front().map(|waiter| waiter.ticket);
+        let front = state.queues[self.class as usize].first_key_value().map(|(ticket, _)| *ticket);
         if front.is_some() && front != self.ticket || !state.admits(self.class) {
             self.wait(&mut state, cx);
             return Poll::Pending;
@@ -165,11 +159,7 @@ impl Place<'_> {
             state.next_ticket += 1;
             state.next_ticket
         });
-        let queue = &mut state.queues[self.class as usize];
-        match queue.iter_mut().find(|waiter| waiter.ticket == ticket) {
-            Some(waiter) => waiter.waker.clone_from(cx.waker()),
-            None => queue.push_back(Waiter { ticket, waker: cx.waker().clone() }),
-        }
+        state.queues[self.class as usize].insert(ticket, cx.waker().clone());
     }
 }
 

@@ -108,7 +108,7 @@ impl IncomingDial {
             }
             Err(_) => {
                 self.0.stream.abort(StreamCode::TimedOut);
-                Err(MessageError::Ended)
+                Err(MessageError::TimedOut)
             }
         }
     }

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,11 +19,11 @@ use quinn::{
 use tokio::time::timeout;
 
 use crate::{
-    connection::{Connection, ConnectionLost, shared::FIRST_STREAM_LIMIT},
+    budget::MemoryBudget,
+    connection::{Connection, ConnectionLost, shared::first_stream_limit},
     settings::QuicSettings,
     tls::Identity,
     udp,
-    window::MemoryBudget,
     wire::code::ConnectionCode,
 };
 
@@ -45,6 +48,11 @@ const SEND_WINDOW: u64 = 1 << 30;
 
 /// A restarted server tells this often that it does not know a connection: 5,000 agents within a second.
 const RESET_INTERVAL: Duration = Duration::from_micros(200);
+
+/// Handshakes under way above which an agent must first show that it can be reached at its address (RFC 9000, section
+/// 8.1.2), and above which no more are begun: forged packets must not cost more than that.
+const VALIDATE_ABOVE: usize = 256;
+const MAX_HANDSHAKES: usize = 2048;
 
 /// Connections that may be waiting for acceptance, and bytes kept for each and for all.
 const MAX_INCOMING: usize = 4096;
@@ -150,6 +158,7 @@ pub struct ServerEndpoint {
     keys_token: Arc<hkdf::Prk>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
+    handshakes: Arc<AtomicUsize>,
 }
 
 impl ServerEndpoint {
@@ -182,6 +191,7 @@ impl ServerEndpoint {
             keys_token: keys.token.clone(),
             settings: settings.clone(),
             budget,
+            handshakes: Arc::default(),
         };
         server.endpoint.set_server_config(Some(server.config_for(udp::MIN_PAYLOAD)?));
         Ok(server)
@@ -212,15 +222,27 @@ impl ServerEndpoint {
     /// # Cancel safety
     /// Safe.
     pub async fn accept(&self) -> Option<IncomingConnection> {
-        let incoming = self.endpoint.accept().await?;
-        let payload = udp::route_payload(incoming.remote_address(), self.settings.max_udp_payload);
-        let config = self.config_for(payload).ok().map(Arc::new);
-        Some(IncomingConnection { incoming, config, settings: self.settings.clone(), budget: self.budget.clone() })
-    }
-
-    /// Refuses new connections from now on.
-    pub fn refuse_new(&self) {
-        self.endpoint.set_server_config(None);
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            let under_way = self.handshakes.load(Ordering::Relaxed);
+            if under_way >= MAX_HANDSHAKES {
+                incoming.ignore();
+                continue;
+            }
+            if under_way >= VALIDATE_ABOVE && incoming.may_retry() {
+                // Fails only if it may not be retried, which was asked.
+                let _ = incoming.retry();
+                continue;
+            }
+            let payload = udp::route_payload(incoming.remote_address(), self.settings.max_udp_payload);
+            return Some(IncomingConnection {
+                incoming,
+                config: self.config_for(payload).ok().map(Arc::new),
+                settings: self.settings.clone(),
+                budget: self.budget.clone(),
+                handshake: Handshake::count(&self.handshakes),
+            });
+        }
     }
 
     /// Closes every connection with a code and a reason, and waits, at most `limit`, until that has been sent.
@@ -241,6 +263,23 @@ pub struct IncomingConnection {
     config: Option<Arc<quinn::ServerConfig>>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
+    handshake: Handshake,
+}
+
+/// Counts a handshake under way.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Handshake {
+    fn count(handshakes: &Arc<AtomicUsize>) -> Self {
+        handshakes.fetch_add(1, Ordering::Relaxed);
+        Self(handshakes.clone())
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl IncomingConnection {
@@ -265,6 +304,7 @@ impl IncomingConnection {
             .await
             .map_err(|_| ConnectError::Timeout { remote })?
             .map_err(failed)?;
+        drop(self.handshake);
         Ok(Connection::new(quinn, None, &self.settings, self.budget))
     }
 }
@@ -296,7 +336,7 @@ pub async fn connect(
         .map_err(|source| BindError::Socket { address: local, source })?;
     let payload = udp::route_payload(remote, settings.max_udp_payload);
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    client.transport_config(Arc::new(transport_config(settings, payload, FIRST_STREAM_LIMIT)?));
+    client.transport_config(Arc::new(transport_config(settings, payload, first_stream_limit(settings))?));
     let connecting = endpoint
         .connect_with(client, remote, server_name)
         .map_err(|error| ConnectError::Start { remote, reason: error.to_string() })?;

@@ -91,9 +91,22 @@ impl DialFlow {
         if service.bytes.max(service.before) <= INTERACTIVE_BYTES { Class::Interactive } else { Class::Bulk }
     }
 
+    /// The receiver stalls now (`Some`) or goes on. An eviction that came too late for the stall before is forgotten.
     pub(crate) fn set_stalled(&self, since: Option<Instant>) {
-        let at = since.map_or(0, |since| since.saturating_duration_since(self.started).as_micros() as u64 + 1);
+        self.evicted.store(false, Ordering::Relaxed);
+        let at = since.map_or(0, |since| self.micros(since));
         self.stalled_at.store(at, Ordering::Relaxed);
+    }
+
+    /// A stalled receiver has taken something: it is slow, not stuck.
+    pub(crate) fn progressed(&self) {
+        if self.stalled_at.load(Ordering::Relaxed) > 0 {
+            self.stalled_at.store(self.micros(Instant::now()), Ordering::Relaxed);
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.started).as_micros() as u64 + 1
     }
 
     /// For how long the receiver has taken nothing.
@@ -109,7 +122,9 @@ impl DialFlow {
     }
 
     pub(crate) async fn evicted(&self) {
-        self.evict.notified().await;
+        while !self.is_evicted() {
+            self.evict.notified().await;
+        }
     }
 
     pub(crate) fn is_evicted(&self) -> bool {

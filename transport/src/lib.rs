@@ -12,12 +12,14 @@
 #![warn(missing_docs)]
 
 mod batch;
+pub mod budget;
 mod buffer;
 pub mod connection;
 pub mod control;
 mod credit;
 pub mod dial;
 pub mod endpoint;
+pub mod error;
 mod flow;
 pub mod id;
 pub mod identifier;
@@ -27,7 +29,7 @@ pub mod socket;
 pub mod stream;
 pub mod tls;
 mod udp;
-pub mod window;
+mod window;
 pub mod wire;
 
 pub use flow::DialFlow;

@@ -19,12 +19,12 @@ use std::{
     pin::{Pin, pin},
     sync::atomic::Ordering,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
-use self::edge::Edge;
+use self::edge::{Edge, LINGER};
 use crate::{
     batch::Batch,
     buffer::{ReadBuffer, Size},
@@ -147,12 +147,19 @@ async fn join<S: Socket>(
             lost = connection.quinn.closed(), if up_end.is_none() && down_end.is_some() => {
                 up_end = Some(Up::Lost(lost.into()));
             }
+            // Nobody reads a socket whose peer has ended its bytes, so nobody else sees that peer reset it.
+            () = tokio::time::sleep(ABORT_CHECK), if matches!(up_end, Some(Up::Finished)) && down_end.is_none() => {
+                if edge.lock().is_aborted() {
+                    down_end = Some(Down::SocketClosed(io::ErrorKind::ConnectionReset.into()));
+                }
+            }
         }
         edge.down_ended.store(down_end.is_some(), Ordering::Relaxed);
         let over = match (&up_end, &down_end) {
             (Some(_), Some(_)) => true,
-            (Some(Up::SocketFailed(_) | Up::Lost(_)), None) => true,
-            (Some(Up::Finished | Up::Stopped), None) => false,
+            (Some(Up::SocketFailed(_)), None) => true,
+            // What the connection had delivered before it went is still written.
+            (Some(Up::Finished | Up::Stopped | Up::Lost(_)), None) => false,
             (None, Some(Down::Reset(_) | Down::OverBudget | Down::Lost(_))) => true,
             (None, Some(Down::Finished | Down::SocketClosed(_))) => edge.discarding.load(Ordering::Relaxed),
             (None, None) => false,
@@ -166,6 +173,10 @@ async fn join<S: Socket>(
 /// Ends what is still open, and says how the dial ended.
 async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &mut OpenDial, up: Option<Up>, down: Option<Down>) -> Outcome {
     match (up, down) {
+        (Some(Up::Lost(lost)), Some(Down::Finished)) => {
+            edge.linger().await;
+            Outcome::ConnectionLost(lost)
+        }
         (Some(Up::Lost(lost)), _) | (_, Some(Down::Lost(lost))) => Outcome::ConnectionLost(lost),
         (_, Some(Down::Reset(code))) => {
             dial.stream.abort(StreamCode::SocketReset);
@@ -185,6 +196,7 @@ async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &mut OpenDial, up: Option
             Outcome::Finished
         }
         (Some(Up::Finished), Some(Down::SocketClosed(_))) => {
+            dial.stream.receive.stop(StreamCode::SocketClosed);
             edge.clean = true;
             Outcome::HalfStopped
         }
@@ -244,7 +256,8 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -
     }
 }
 
-/// Sends bytes whose credit was acquired. While the stream is blocked, a reset of the socket is looked for, which no read would show.
+/// Sends bytes whose credit was acquired. While the stream is blocked, a reset of the socket is looked for, which no read
+/// would show.
 async fn forward<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, bytes: Bytes) -> Option<Up> {
     let mut sent = pin!(send.send_acquired(bytes));
     loop {
@@ -275,9 +288,10 @@ async fn stream_to_socket<S: Socket>(
         let batch = match receive.read_batch().await {
             Ok(Some(batch)) => batch,
             Ok(None) => {
-                return match edge.shutdown().await {
-                    Ok(()) => Down::Finished,
-                    Err(error) => Down::SocketClosed(error),
+                return match guarded(receive, connection, pin!(edge.shutdown())).await {
+                    Ok(Ok(())) => Down::Finished,
+                    Ok(Err(error)) => Down::SocketClosed(error),
+                    Err(end) => end,
                 };
             }
             Err(error) => return given_up(error),
@@ -292,7 +306,6 @@ async fn stream_to_socket<S: Socket>(
     }
 }
 
-/// Writes a batch to the socket. While the socket takes nothing the dial counts as stalled, and can be given up.
 async fn write_batch<S: Socket>(
     edge: &Edge<S>,
     receive: &mut ReceiveHalf,
@@ -300,31 +313,60 @@ async fn write_batch<S: Socket>(
     mut batch: Batch,
     hold: bool,
 ) -> Result<(), Down> {
-    let mut write = pin!(async {
+    let flow = receive.flow().clone();
+    let write = pin!(async {
         if hold {
             edge.peer_has_read().await;
         }
-        poll_fn(|cx| edge.poll_write(cx, &mut batch)).await
-    });
-    let flow = receive.flow().clone();
-    let written = match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-        Poll::Ready(written) => written,
-        Poll::Pending => {
-            let _stalled = connection.stall(&flow);
-            tokio::select! {
-                biased;
-                written = write => written,
-                error = receive.given_up() => return Err(given_up(error)),
-                lost = connection.quinn.closed() => return Err(Down::Lost(lost.into())),
-                () = flow.evicted() => return Err(Down::OverBudget),
+        poll_fn(|cx| {
+            let before = batch.written();
+            let written = edge.poll_write(cx, &mut batch);
+            if written.is_pending() && batch.written() > before {
+                flow.progressed();
             }
-        }
-    };
-    written.map_err(|error| {
+            written
+        })
+        .await
+    });
+    guarded(receive, connection, write).await?.map_err(|error| {
         edge.write_failed.store(true, Ordering::Relaxed);
         receive.stop(StreamCode::SocketClosed);
         Down::SocketClosed(error)
     })
+}
+
+/// Waits for an operation on the socket. While the socket takes nothing the dial counts as stalled, and can be given up.
+/// When the connection is gone, what it had delivered is still written, as long as the socket takes it.
+async fn guarded<O: Future<Output = io::Result<()>>>(
+    receive: &mut ReceiveHalf,
+    connection: &Shared,
+    mut operation: Pin<&mut O>,
+) -> Result<io::Result<()>, Down> {
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await {
+        return Ok(done);
+    }
+    let flow = receive.flow().clone();
+    let _stalled = connection.stall(&flow);
+    let mut lost = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut operation => return Ok(done),
+            error = receive.given_up(), if lost.is_none() => match error {
+                ReceiveError::Lost(error) => lost = Some(error),
+                other => return Err(given_up(other)),
+            },
+            error = connection.quinn.closed(), if lost.is_none() => lost = Some(error.into()),
+            () = flow.evicted() => return Err(Down::OverBudget),
+            () = tokio::time::sleep(ABORT_CHECK), if lost.is_some() => {
+                if flow.stalled_for(Instant::now()).is_some_and(|time| time >= LINGER)
+                    && let Some(lost) = lost.take()
+                {
+                    return Err(Down::Lost(lost));
+                }
+            }
+        }
+    }
 }
 
 fn given_up(error: ReceiveError) -> Down {

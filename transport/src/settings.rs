@@ -15,12 +15,13 @@ pub struct QuicSettings {
     /// 100 Mbit/s at 50 ms, and below the size at which full packets could open 1,024 gaps in one stream.
     pub stream_receive_window: u64,
     /// Bytes of one connection that may wait unread while no dial is stalled. Default 4 MiB; each stalled dial
-    /// raises it by one stream window, so that a stalled dial takes nothing from the others.
+    /// raises it by 8/7 of a stream window, so that a stalled dial takes nothing from the others.
     pub connection_receive_window: u64,
     /// Bytes by which all connections of the process together may raise their receive windows. Default 512 MiB.
-    /// When it is spent, the dial that has been stalled longest is ended with an error.
+    /// When it is spent, the dial that has been stalled longest is ended with an error. It counts bytes; the packet
+    /// buffers that hold them can be several times as large when dials are interleaved.
     pub memory_budget: u64,
-    /// Dials open at once on one connection. Default 16,384; the limit told to the peer starts small and is
+    /// Dials that an agent accepts at once on one connection; without effect on a server. Default 16,384; the limit told to the peer starts small and is
     /// raised on demand, because QUIC stacks pay memory for it up front.
     pub max_dials: u32,
     /// Bytes asked for each UDP socket buffer. Default 4 MiB; what the kernel granted is logged.

@@ -69,6 +69,9 @@ pub enum MessageError {
     /// The stream ended in the middle of the message, or before it.
     #[error("the stream ended before the message was complete")]
     Ended,
+    /// The message did not come in time.
+    #[error("no complete message within the time limit")]
+    TimedOut,
     /// The bytes are not such a message.
     #[error("the peer sent a message that cannot be read")]
     Decode(#[from] DecodeError),
@@ -122,6 +125,8 @@ impl SendHalf {
     /// Waits for the credit of `bytes`, in this dial's class.
     pub(crate) async fn acquire(&mut self, bytes: usize) {
         self.connection.refresh_credit();
+        // A dial that was bulk and has rested is interactive again before its first byte.
+        self.adjust_priority(0);
         self.credit.connection().acquire(bytes, self.class).await;
     }
 
@@ -253,6 +258,10 @@ impl ReceiveHalf {
     pub async fn read_message<M: prost::Message + Default>(&mut self, max: usize) -> Result<M, MessageError> {
         loop {
             if let Some(message) = codec::decode(&mut self.head, max)? {
+                if self.head.is_empty() {
+                    // Gives the buffer back: most dials are idle.
+                    self.head = BytesMut::new();
+                }
                 return Ok(message);
             }
             // One chunk beyond the limit cannot make the buffer grow: the decoder refuses what is too long first.

@@ -6,12 +6,11 @@
 //! as far as they have taken nothing for a second: a dial that is only slow gives its window back by itself.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use crate::budget::MemoryBudget;
 
 /// Raised windows are kept this long after they were last needed, so that a dial that stalls now and then does not
 /// raise and lower them each time.
@@ -24,39 +23,6 @@ const MAX_BASE: u64 = 32 * 1024 * 1024;
 /// must raise the window by so much more than its own, or what is freed but not told would be the others' whole share,
 /// and they would wait for ever.
 const UNANNOUNCED: u64 = 8;
-
-/// Bytes by which all connections of the process may raise their receive windows.
-#[derive(Debug)]
-pub struct MemoryBudget {
-    limit: u64,
-    used: AtomicU64,
-}
-
-impl MemoryBudget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
-    }
-
-    /// The whole budget in bytes.
-    pub fn limit(&self) -> u64 {
-        self.limit
-    }
-
-    /// Bytes in use now.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    fn reserve(&self, bytes: u64) -> bool {
-        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-    }
-
-    fn release(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 /// What a connection is to do after its windows were looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -115,8 +81,8 @@ impl Windows {
         let four_bdp = (bytes_per_second as f64 * rtt.as_secs_f64() * 4.0) as u64;
         if four_bdp > state.base {
             state.base = (state.base * 2).min(MAX_BASE.max(self.floor));
-        } else if four_bdp == 0 {
-            state.base = self.floor;
+        } else if four_bdp < state.base / 4 {
+            state.base = (state.base / 2).max(self.floor);
         }
         let wanted = self.wanted(&state);
         if wanted >= state.current {
@@ -136,18 +102,19 @@ impl Windows {
     }
 
     fn raise(&self, state: &mut State, now: Instant) -> Change {
-        state.needed_at = now;
         let wanted = self.wanted(state);
-        if wanted <= state.current {
-            return Change::default();
+        if wanted >= state.current {
+            state.needed_at = now;
         }
-        if !self.budget.reserve(wanted - state.current) {
-            // A larger base is only a wish; what stalled dials hold is taken from the others.
-            let uncovered = (self.floor + state.stalled * self.share).saturating_sub(state.current);
-            return Change { window: None, evict: uncovered.div_ceil(self.share) };
+        // A larger base is only a wish; what stalled dials hold is taken from the others.
+        let needed = self.floor + state.stalled * self.share;
+        for window in [wanted, needed] {
+            if window > state.current && self.budget.reserve(window - state.current) {
+                state.current = window;
+                return Change { window: Some(window), evict: 0 };
+            }
         }
-        state.current = wanted;
-        Change { window: Some(wanted), evict: 0 }
+        Change { window: None, evict: needed.saturating_sub(state.current).div_ceil(self.share) }
     }
 
     fn wanted(&self, state: &State) -> u64 {

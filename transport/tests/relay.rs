@@ -1,5 +1,7 @@
 //! The relay over a real QUIC connection and real TCP sockets: what one socket's peer does must be what the other
 //! socket's peer sees.
+// A test may panic, and its tasks end with its runtime.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{
     io,
@@ -9,6 +11,7 @@ use std::{
 };
 
 use konnectivity_transport::{
+    budget::MemoryBudget,
     connection::Connection,
     dial::OpenDial,
     endpoint::{EndpointKeys, ServerEndpoint, connect},
@@ -16,7 +19,6 @@ use konnectivity_transport::{
     settings::QuicSettings,
     stream::{MessageError, ReceiveError},
     tls::{self, Identity, TUNNEL_ALPN},
-    window::MemoryBudget,
     wire::message::{DialReply, DialRequest},
 };
 use tokio::{
@@ -332,7 +334,7 @@ async fn stalled_dials_do_not_stop_others(uploads: bool) {
 
 #[tokio::test]
 async fn a_spent_memory_budget_ends_the_longest_stalled_dial_only() {
-    let settings = QuicSettings { memory_budget: 2 * 256 * 1024, ..small_windows() };
+    let settings = QuicSettings { memory_budget: 2 * 300_000, ..small_windows() };
     let tunnel = Tunnel::new(settings).await;
     let mut stalled = Vec::new();
     for _ in 0..3 {
@@ -354,4 +356,47 @@ async fn a_half_closed_dial_sees_its_connection_go() {
     within("the end of the answer", client.read_to_end(&mut rest)).await.unwrap();
     tunnel.agent.close(konnectivity_transport::wire::code::ConnectionCode::Stopping, "test");
     assert!(matches!(within("the relay", server).await.unwrap(), Outcome::ConnectionLost(_)));
+}
+
+#[tokio::test]
+async fn what_was_delivered_before_the_connection_went_still_reaches_a_slow_client() {
+    let tunnel = Tunnel::new(QuicSettings::default()).await;
+    let Joined { mut client, mut target, server, agent } = tunnel.join().await;
+    client.shutdown().await.unwrap();
+    let mut nothing = Vec::new();
+    within("the end of the request", target.read_to_end(&mut nothing)).await.unwrap();
+    // More than the sockets take, less than a stream window: the agent's end is done while the client reads nothing.
+    let answer = pattern(2_500_000);
+    let sent = answer.clone();
+    let write = tokio::spawn(async move {
+        target.write_all(&sent).await.unwrap();
+        target.shutdown().await.unwrap();
+        target
+    });
+    assert_eq!(within("the agent's end", agent).await.unwrap(), Outcome::Finished);
+    write.await.unwrap();
+    tunnel.agent.close(konnectivity_transport::wire::code::ConnectionCode::Drained, "test");
+    within("the loss", tunnel.server.closed()).await;
+    let mut got = Vec::new();
+    within("the answer", client.read_to_end(&mut got)).await.unwrap();
+    assert!(got == *answer, "{} bytes", got.len());
+    assert_eq!(within("the relay", server).await.unwrap(), Outcome::Finished);
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_after_its_last_byte_ends_the_dial() {
+    let tunnel = Tunnel::new(QuicSettings::default()).await;
+    let Joined { mut client, mut target, server, agent } = tunnel.join().await;
+    client.write_all(b"request").await.unwrap();
+    let mut got = [0; 7];
+    within("the request", target.read_exact(&mut got)).await.unwrap();
+    drop(client);
+    within("the end of the request", target.read_to_end(&mut Vec::new())).await.unwrap();
+    // The first answer after the client has gone makes its machine reset the server's socket; that is enough.
+    target.write_all(b"answer").await.unwrap();
+    assert!(matches!(within("the server's end", server).await.unwrap(), Outcome::HalfStopped));
+    // The target's next bytes tell the agent, whose reset tells the target.
+    target.write_all(b"more").await.unwrap();
+    within("the agent's end", agent).await.unwrap();
+    within("the target's end", async { while target.write_all(b"more").await.is_ok() {} }).await;
 }

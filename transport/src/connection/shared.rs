@@ -1,9 +1,8 @@
 //! What the dials of a connection share: credit, windows, and the books on which they are.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -12,20 +11,23 @@ use std::{
 use quinn::VarInt;
 
 use crate::{
+    budget::{Books, MemoryBudget},
     credit::{self, Credit},
     flow::DialFlow,
     settings::QuicSettings,
-    window::{Change, MemoryBudget, Windows},
+    window::{Change, Windows},
 };
 
 /// Dials that the server may open before the limit is raised for the first time. QUIC stacks pay memory for each.
-pub(crate) const FIRST_STREAM_LIMIT: u32 = 128;
+const FIRST_STREAM_LIMIT: u32 = 128;
+
+/// Dials that the server may open on a new connection.
+pub(crate) fn first_stream_limit(settings: &QuicSettings) -> u32 {
+    FIRST_STREAM_LIMIT.min(settings.max_dials)
+}
 
 /// The congestion window is looked at this often while credit is asked for.
 const CREDIT_SAMPLE: Duration = Duration::from_millis(20);
-
-/// A dial is ended for the sake of others only after it has taken nothing for this long.
-const EVICT_AFTER: Duration = Duration::from_secs(1);
 
 /// What both halves of all streams of a connection share.
 #[derive(Debug)]
@@ -35,7 +37,8 @@ pub(crate) struct Shared {
     pub(super) windows: Windows,
     pub(super) started: Instant,
     credit_sampled_at: AtomicU64,
-    flows: Mutex<HashMap<u64, Arc<DialFlow>>>,
+    budget: Arc<MemoryBudget>,
+    books: Arc<Books>,
     open_dials: AtomicUsize,
     bytes_received: AtomicU64,
     stream_limit: AtomicU32,
@@ -45,24 +48,28 @@ pub(crate) struct Shared {
 impl Shared {
     pub(super) fn new(quinn: quinn::Connection, settings: &QuicSettings, budget: Arc<MemoryBudget>) -> Self {
         let now = Instant::now();
-        let windows = Windows::new(budget, settings.stream_receive_window, settings.connection_receive_window, now);
+        let books = Arc::new(Books::default());
+        budget.enroll(&books);
+        let windows =
+            Windows::new(budget.clone(), settings.stream_receive_window, settings.connection_receive_window, now);
         Self {
             quinn,
             credit: Arc::new(Credit::new()),
             windows,
             started: now,
             credit_sampled_at: AtomicU64::new(0),
-            flows: Mutex::new(HashMap::new()),
+            budget,
+            books,
             open_dials: AtomicUsize::new(0),
             bytes_received: AtomicU64::new(0),
-            stream_limit: AtomicU32::new(FIRST_STREAM_LIMIT),
+            stream_limit: AtomicU32::new(first_stream_limit(settings)),
             max_dials: settings.max_dials,
         }
     }
 
     /// Puts the dial of a stream on the books until the guard goes.
     pub(crate) fn enter(self: &Arc<Self>, stream: u64, flow: Arc<DialFlow>) -> Entry {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, flow);
+        self.books.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, flow);
         self.open_dials.fetch_add(1, Ordering::Relaxed);
         Entry { stream, connection: self.clone() }
     }
@@ -77,10 +84,11 @@ impl Shared {
         self.bytes_received.load(Ordering::Relaxed)
     }
 
-    /// Doubles the number of dials that the server may open when three quarters of it are in use.
+    /// Doubles the number of dials that the server may open when three eighths of it are open here. On a long path at
+    /// least as many are on their way here or on their way back, and the server cannot say that it waits.
     pub(super) fn raise_stream_limit(&self) {
         let limit = self.stream_limit.load(Ordering::Relaxed);
-        if self.open_dials() as u64 * 4 >= u64::from(limit) * 3 && limit < self.max_dials {
+        if self.open_dials() as u64 * 8 >= u64::from(limit) * 3 && limit < self.max_dials {
             let raised = limit.saturating_mul(2).min(self.max_dials);
             self.stream_limit.store(raised, Ordering::Relaxed);
             self.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(raised));
@@ -102,26 +110,7 @@ impl Shared {
             self.quinn.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
         }
         if change.evict > 0 {
-            self.evict_longest_stalled(usize::try_from(change.evict).unwrap_or(usize::MAX));
-        }
-    }
-
-    fn evict_longest_stalled(&self, dials: usize) {
-        let now = Instant::now();
-        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-        let stalled = flows.values().filter(|flow| !flow.is_evicted()).filter_map(|flow| {
-            let time = flow.stalled_for(now).filter(|time| *time >= EVICT_AFTER)?;
-            Some((time, flow))
-        });
-        let mut stalled: Vec<_> = stalled.collect();
-        stalled.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
-        for (time, flow) in stalled.into_iter().take(dials) {
-            tracing::warn!(
-                stalled_seconds = time.as_secs_f64(),
-                "the memory budget is spent: ending the dial whose receiver has been stalled longest; raise \
-                 quic-memory-budget to allow more"
-            );
-            flow.evict();
+            self.budget.evict(change.evict, Instant::now());
         }
     }
 
@@ -161,7 +150,7 @@ pub(crate) struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.connection.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.stream);
+        self.connection.books.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.stream);
         self.connection.open_dials.fetch_sub(1, Ordering::Relaxed);
     }
 }

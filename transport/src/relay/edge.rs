@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a socket may take to accept the last bytes after its peer's other direction was given up.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// First and longest pause between two looks at a socket's send queue.
 const QUEUE_CHECK: Duration = Duration::from_millis(1);
@@ -102,8 +102,10 @@ impl<S: Socket> Edge<S> {
     /// Waits until the socket's peer has read what was written so far, or has sent something, which tells the same.
     /// A failed query ends the wait: the write that follows tells more.
     pub(super) async fn peer_has_read(&self) {
+        let mut pause = QUEUE_CHECK;
         while !self.heard.load(Ordering::Relaxed) && self.lock().unsent_bytes().is_ok_and(|bytes| bytes > 0) {
-            tokio::time::sleep(QUEUE_CHECK).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(QUEUE_CHECK_MAX);
         }
     }
 
