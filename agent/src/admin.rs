@@ -9,7 +9,7 @@ use konnectivity_process::{
     connections::{self, ConnectionFacts},
     metrics::{CONTENT_TYPE, QuicSnapshot},
 };
-use konnectivity_transport::{connection::Connection, id::ServerId, window::MemoryBudget};
+use konnectivity_transport::{budget::MemoryBudget, connection::Connection, id::ServerId};
 use tokio::sync::watch;
 
 use crate::{metrics::Metrics, server_set::ServerSetStatus};

@@ -9,10 +9,13 @@ use konnectivity_process::{
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
+    budget::MemoryBudget,
+    connection::Connection,
     control::HELLO_LIMIT,
     endpoint::HANDSHAKE_LIMIT,
+    id::ServerId,
     tls::{self, Identity, TUNNEL_ALPN},
-    window::MemoryBudget,
+    wire::code::ConnectionCode,
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,6 +31,9 @@ use crate::{
 
 /// How long connections may take to say good-bye after they were told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long the last packets of a closed connection may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to stop.
 ///
@@ -61,10 +67,17 @@ pub async fn run(config: Config) -> Result<()> {
         tls: client_tls,
         quic: config.quic.clone(),
         budget,
-        dials: Dials { limit: config.dial_timeout, metrics, stop: dials_stop.clone(), tasks: tasks.clone() },
+        dials: Dials {
+            server: Arc::default(),
+            limit: config.dial_timeout,
+            metrics,
+            stop: dials_stop.clone(),
+            tasks: tasks.clone(),
+        },
         drain: stopping.drain.clone(),
-        served,
+        served: served.clone(),
     };
+    let still_served = served;
     let settings = ServerSetSettings {
         sync_interval: config.reconnect.interval,
         sync_interval_cap: config.reconnect.interval_cap,
@@ -90,6 +103,7 @@ pub async fn run(config: Config) -> Result<()> {
             () = connections => {}
             () = deadline(&stopping, config.graceful_shutdown_timeout, &dials_stop) => {
                 tracing::warn!("stopped with connections still open");
+                close(&still_served).await;
             }
         }
         ended.cancel();
@@ -116,6 +130,17 @@ async fn deadline(stopping: &Stopping, drain_limit: Duration, dials_stop: &Cance
     }
     dials_stop.cancel();
     tokio::time::sleep(STOP_LIMIT).await;
+}
+
+/// Tells the servers of connections that had no end of their own.
+async fn close(served: &DashMap<ServerId, Connection>) {
+    let connections: Vec<_> = served.iter().map(|entry| entry.value().clone()).collect();
+    for connection in &connections {
+        connection.close(ConnectionCode::DrainDeadline, "the agent has stopped; its time to drain has passed");
+    }
+    for connection in &connections {
+        connection.wait_closed(CLOSE_LIMIT).await;
+    }
 }
 
 fn client_tls(files: &Tls) -> Result<rustls::ClientConfig> {

@@ -6,6 +6,7 @@ use konnectivity_process::{carry::Established, dial_record::DialRecord};
 use konnectivity_transport::{
     dial::{IncomingDial, OpenDial},
     relay::Start,
+    socket::Socket,
     stream::{MessageError, ReceiveError},
     wire::{
         code::StreamCode,
@@ -23,6 +24,8 @@ use crate::{
 /// What every dial of this agent shares.
 #[derive(Clone)]
 pub struct Dials {
+    /// The server whose dials these are.
+    pub server: Arc<str>,
     /// Longest time for a target to connect, its name's look-up included.
     pub limit: Duration,
     /// Where dials are counted.
@@ -51,7 +54,8 @@ impl Dials {
                 return;
             }
         };
-        let record = DialRecord::start(request.dial_id, &request.address, self.metrics.clone());
+        let mut record = DialRecord::start(request.dial_id, &request.address, self.metrics.clone());
+        record.carried_by(self.server.clone());
         let connected = tokio::select! {
             connected = self.connect(&request) => connected,
             error = dial.stream.receive.given_up() => {
@@ -94,6 +98,7 @@ impl Dials {
         let _open = self.metrics.endpoint_connection();
         let local = socket.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
         if let Err(error) = dial.answer(&DialReply::connected(local)).await {
+            socket.reset_on_close();
             record.finish("cancelled", Some(&error.to_string()), 0, 0);
             return;
         }

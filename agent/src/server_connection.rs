@@ -5,12 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use dashmap::DashMap;
 use konnectivity_process::version;
 use konnectivity_transport::{
+    budget::MemoryBudget,
     connection::{Connection, ConnectionLost},
     control::{ControlStream, HelloError, say_hello},
     endpoint::{self, ConnectError},
+    error::with_sources,
     id::{AgentId, IdError, ServerId},
     settings::QuicSettings,
-    window::MemoryBudget,
     wire::{
         code::ConnectionCode,
         message::{ControlBody, Drain, Hello},
@@ -23,7 +24,7 @@ use crate::{
     config::ServerAddress,
     dial::Dials,
     happy_eyeballs::{STAGGER, order, race},
-    server_set::{self, with_sources},
+    server_set,
 };
 
 /// How long the last packets of a closed connection may take.
@@ -108,12 +109,13 @@ impl server_set::Connector for Connector {
             connection.close(ConnectionCode::Protocol, &format!("the server's id cannot be used: {source}"));
             ConnectFailure::ServerId { remote, source }
         })?;
+        let server = server_id.as_str().into();
         Ok(ServerConnection {
             server_id,
             server_count: welcome.server_count,
             connection,
             control,
-            dials: self.dials.clone(),
+            dials: Dials { server, ..self.dials.clone() },
             drain: self.drain.clone(),
             served: self.served.clone(),
         })

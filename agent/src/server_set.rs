@@ -12,7 +12,7 @@ mod known;
 
 use std::{collections::HashMap, error::Error, future::Future, sync::Arc, time::Duration};
 
-use konnectivity_transport::id::ServerId;
+use konnectivity_transport::{error::with_sources, id::ServerId};
 use tokio::{
     sync::watch,
     task::{self, JoinError, JoinSet},
@@ -225,18 +225,6 @@ impl<C: Connector> ServerSet<C> {
             !same
         });
     }
-}
-
-/// The error and what caused it, in one line. This is the edge at which the chain is printed, once.
-pub(crate) fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

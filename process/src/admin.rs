@@ -16,6 +16,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
+use crate::listen::is_of_one_connection;
+
 /// What a request says; its body is not read.
 pub type Request = hyper::Request<()>;
 /// A whole reply.
@@ -27,6 +29,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
 /// How long the replies under way may take at the end.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// Connections at once: probes and scrapers need few, and must not use up the process's file descriptors.
+const MAX_CONNECTIONS: usize = 256;
 /// The wait after an accept that failed because of this process or machine, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -103,6 +107,10 @@ where
             () = shutdown.cancelled() => return,
         };
         match accepted {
+            Ok((stream, _)) if tracker.len() > MAX_CONNECTIONS => {
+                debug!("too many connections for health and metrics; one was closed");
+                drop(stream);
+            }
             Ok((stream, _)) => {
                 tracker.spawn(connection(stream, routes.clone(), shutdown.clone()));
             }
@@ -118,14 +126,6 @@ where
             }
         }
     }
-}
-
-/// Whether accept failed for the connection's sake, so that the next may be had at once.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
 }
 
 async fn connection<R>(stream: TcpStream, routes: Arc<R>, shutdown: CancellationToken)

@@ -16,6 +16,8 @@ pub trait DialMetrics {
 pub struct DialRecord<M: DialMetrics> {
     dial_id: u64,
     target: String,
+    /// Whom the connection that carries the dial leads to; empty until one is found.
+    peer: Arc<str>,
     started: Instant,
     metrics: Arc<M>,
     written: bool,
@@ -24,7 +26,13 @@ pub struct DialRecord<M: DialMetrics> {
 impl<M: DialMetrics> DialRecord<M> {
     /// Starts the record of a dial that is asked for now.
     pub fn start(dial_id: u64, target: &str, metrics: Arc<M>) -> Self {
-        Self { dial_id, target: target.to_owned(), started: Instant::now(), metrics, written: false }
+        let peer = Arc::default();
+        Self { dial_id, target: target.to_owned(), peer, started: Instant::now(), metrics, written: false }
+    }
+
+    /// The dial is carried by a connection to `peer`: an agent's id, or a server's.
+    pub fn carried_by(&mut self, peer: Arc<str>) {
+        self.peer = peer;
     }
 
     /// When the dial was asked for.
@@ -41,12 +49,22 @@ impl<M: DialMetrics> DialRecord<M> {
         self.written = true;
         let duration = self.started.elapsed();
         self.metrics.dial_ended(outcome, bytes_sent, bytes_received, duration);
-        let (dial_id, target) = (self.dial_id, self.target.as_str());
+        let (dial_id, target, peer) = (self.dial_id, self.target.as_str(), &*self.peer);
         let duration = duration.as_secs_f64();
         match error {
-            None => tracing::debug!(dial_id, target, outcome, bytes_sent, bytes_received, duration, "dial ended"),
+            None => tracing::debug!(dial_id, target, peer, outcome, bytes_sent, bytes_received, duration, "dial ended"),
             Some(error) => {
-                tracing::info!(dial_id, target, outcome, bytes_sent, bytes_received, duration, error, "dial ended");
+                tracing::info!(
+                    dial_id,
+                    target,
+                    peer,
+                    outcome,
+                    bytes_sent,
+                    bytes_received,
+                    duration,
+                    error,
+                    "dial ended"
+                );
             }
         }
     }

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod problems;
 pub mod quic;
 pub mod signals;
+pub mod sparse;
 pub mod version;
 
 #[cfg(any(test, feature = "testing"))]

@@ -109,6 +109,28 @@ pub fn is_missing_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
+/// Whether an error of accept(2) is about the connection that was to be accepted, so that the next may do better.
+/// Linux also reports what the network has found out about that connection.
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else {
+        return false;
+    };
+    matches!(
+        errno,
+        Errno::ECONNABORTED
+            | Errno::EINTR
+            | Errno::EPERM
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::EOPNOTSUPP
+            | Errno::ENETDOWN
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::ENONET
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +176,15 @@ mod tests {
         assert!(error.to_string().contains("this machine has no address 192.0.2.1"), "{error}");
         let error = listen(&["192.0.2.1:8092".parse().unwrap()], true).bind_tcp().unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrNotAvailable, "not one family is left");
+    }
+
+    #[test]
+    fn accept_errors_that_call_for_a_pause() {
+        for errno in [Errno::ECONNABORTED, Errno::EINTR, Errno::ENETUNREACH] {
+            assert!(is_of_one_connection(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            assert!(!is_of_one_connection(&errno.into()), "{errno}");
+        }
     }
 }

@@ -120,10 +120,7 @@ mod tests {
         let text = logged(Format::Text, "info");
         assert!(text.ends_with("INFO a_part: hello dial_id=7\n"), "{text}");
         let json = logged(Format::Json, "info");
-        assert!(
-            json.contains("\"level\":\"INFO\",\"message\":\"hello\",\"dial_id\":7}"),
-            "{json}"
-        );
+        assert!(json.contains("\"level\":\"INFO\",\"message\":\"hello\",\"dial_id\":7}"), "{json}");
         assert_eq!(json.lines().count(), 1);
         assert_eq!(logged(Format::Text, "warn,a_part=debug").lines().count(), 2);
     }

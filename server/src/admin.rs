@@ -8,7 +8,7 @@ use konnectivity_process::{
     connections::ConnectionFacts,
     metrics::{CONTENT_TYPE, QuicSnapshot},
 };
-use konnectivity_transport::window::MemoryBudget;
+use konnectivity_transport::budget::MemoryBudget;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -59,12 +59,6 @@ impl Routes {
             "/connections" => self.connections(),
             _ => not_found(),
         }
-    }
-
-    /// Dials on all connections.
-    pub fn open_dials(&self) -> usize {
-        self.registry.backends().iter().map(|backend| backend.open_dials()).sum::<usize>()
-            + self.metrics.pending_dials()
     }
 
     fn ready(&self, query: Option<&str>) -> Response {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -13,12 +14,12 @@ use konnectivity_process::{
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
+    budget::MemoryBudget,
     endpoint::{BindError, EndpointKeys, ServerEndpoint},
     tls::{self, Identity, TUNNEL_ALPN},
-    window::MemoryBudget,
     wire::code::ConnectionCode,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::Routes,
@@ -36,9 +37,6 @@ use crate::{
 
 /// How long what was told to stop may take for its last bytes.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
-
-/// How often a draining server looks whether its last dial has ended.
-const DRAIN_CHECK: Duration = Duration::from_millis(50);
 
 /// Agents' own connections close a little after the last dial; what was on its way still arrives.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -107,6 +105,7 @@ impl Parts {
             stop: CancellationToken::new(),
             // Several servers' dials meet in one agent's log: each counts from a place of its own.
             next_id: AtomicU64::new(u64::from(rand::random::<u32>()) << 20),
+            open: TaskTracker::new(),
         });
         let endpoints = bind_agents(&config.agents, config, workers.first(), &budget)?;
         let frontends = bind_frontend(&config.frontend)?;
@@ -148,9 +147,12 @@ impl Parts {
         let limit = config.graceful_shutdown_timeout;
         let stop = async {
             stopping.drain.cancelled().await;
-            let clean = drain(&self.routes, limit, stopping).await;
+            let clean = drain(&self.dials, limit, stopping).await;
             self.dials.stop.cancel();
-            close(&self.routes, &self.endpoints, clean).await;
+            // A second signal does not wait for last bytes.
+            let last_bytes = if stopping.stop.is_cancelled() { Duration::ZERO } else { STOP_LIMIT };
+            idle(&self.dials, last_bytes).await;
+            close(&self.endpoints, clean).await;
             ended.cancel();
         };
         let (served, ()) = tokio::join!(async { tokio::try_join!(health, admin) }, stop);
@@ -159,14 +161,12 @@ impl Parts {
     }
 }
 
-/// Closes the agents' connections after the last bytes of their dials.
-async fn close(routes: &Routes, endpoints: &[Arc<ServerEndpoint>], clean: bool) {
+async fn close(endpoints: &[Arc<ServerEndpoint>], clean: bool) {
     let (code, reason) = if clean {
         (ConnectionCode::Drained, "the server has stopped; its last dial has ended")
     } else {
         (ConnectionCode::DrainDeadline, "the server has stopped; its time to drain has passed")
     };
-    idle(routes, STOP_LIMIT).await;
     for endpoint in endpoints {
         endpoint.close(code, reason, CLOSE_LIMIT).await;
     }
@@ -201,21 +201,18 @@ impl Clients {
 }
 
 /// Lets dials end by themselves for `limit`, or until a second signal. Whether they did.
-async fn drain(routes: &Routes, limit: Duration, stopping: &Stopping) -> bool {
+async fn drain(dials: &Dials, limit: Duration, stopping: &Stopping) -> bool {
     tokio::select! {
-        clean = idle(routes, limit) => clean,
+        clean = idle(dials, limit) => clean,
         () = stopping.stop.cancelled() => false,
     }
 }
 
 /// Waits until no dial is open, at most `limit`.
-async fn idle(routes: &Routes, limit: Duration) -> bool {
-    let wait = async {
-        while routes.open_dials() > 0 {
-            tokio::time::sleep(DRAIN_CHECK).await;
-        }
-    };
-    tokio::time::timeout(limit, wait).await.is_ok()
+async fn idle(dials: &Dials, limit: Duration) -> bool {
+    // Closed only means that the wait may end; late clients may still be counted.
+    dials.open.close();
+    tokio::time::timeout(limit, dials.open.wait()).await.is_ok()
 }
 
 fn bind_agents(
@@ -227,9 +224,7 @@ fn bind_agents(
     let identity = Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?;
     let roots = agents.client_ca.as_deref().map(tls::load_roots).transpose().context("--cluster-ca-cert")?;
     let keys = match &agents.endpoint_key_file {
-        Some(path) => EndpointKeys::from_secret(
-            &std::fs::read(path).with_context(|| format!("cannot read {} of --endpoint-key-file", path.display()))?,
-        ),
+        Some(path) => endpoint_keys(path)?,
         None => EndpointKeys::from_identity(&identity),
     };
     // The socket belongs to the runtime of the worker that is to receive its packets.
@@ -247,6 +242,21 @@ fn bind_agents(
         }
     }
     Ok(endpoints)
+}
+
+/// Bytes that a secret must have, so that nobody can guess the keys made from it.
+const MIN_SECRET_BYTES: usize = 32;
+
+fn endpoint_keys(path: &Path) -> Result<EndpointKeys> {
+    let secret =
+        std::fs::read(path).with_context(|| format!("cannot read {} of --endpoint-key-file", path.display()))?;
+    anyhow::ensure!(
+        secret.len() >= MIN_SECRET_BYTES,
+        "{} of --endpoint-key-file has {} bytes; put at least {MIN_SECRET_BYTES} random bytes into it",
+        path.display(),
+        secret.len()
+    );
+    Ok(EndpointKeys::from_secret(&secret))
 }
 
 fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {

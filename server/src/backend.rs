@@ -3,7 +3,10 @@
 pub mod acceptor;
 pub mod registry;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use konnectivity_transport::{connection::Connection, id::AgentId, identifier::Identifiers};
 
@@ -12,7 +15,8 @@ use crate::{backend::registry::BackendView, worker::Worker};
 /// One connection of an agent.
 #[derive(Debug)]
 pub struct Backend {
-    agent_id: AgentId,
+    /// Shared with the records of its dials.
+    agent_id: Arc<str>,
     identifiers: Identifiers,
     number: u64,
     carrier: Connection,
@@ -22,8 +26,20 @@ pub struct Backend {
 
 impl Backend {
     /// The `number`th connection of this process, on the worker that carries it.
-    pub fn new(agent_id: AgentId, identifiers: Identifiers, number: u64, carrier: Connection, worker: Worker) -> Self {
-        Self { agent_id, identifiers, number, carrier, worker, draining: AtomicBool::new(false) }
+    pub fn new(agent_id: &AgentId, identifiers: Identifiers, number: u64, carrier: Connection, worker: Worker) -> Self {
+        Self {
+            agent_id: agent_id.as_str().into(),
+            identifiers,
+            number,
+            carrier,
+            worker,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// The agent's id, to keep.
+    pub fn name(&self) -> Arc<str> {
+        self.agent_id.clone()
     }
 
     /// What takes dials to the agent.
@@ -49,7 +65,7 @@ impl Backend {
 
 impl BackendView for Backend {
     fn agent_id(&self) -> &str {
-        self.agent_id.as_str()
+        &self.agent_id
     }
 
     fn identifiers(&self) -> &Identifiers {

@@ -26,7 +26,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
     backend::{Backend, registry::Registry},
@@ -60,6 +63,8 @@ pub struct Dials {
     pub stop: CancellationToken,
     /// Numbers dials.
     pub next_id: AtomicU64,
+    /// Knows of every dial from its request to its last byte.
+    pub open: TaskTracker,
 }
 
 /// What a client has asked for.
@@ -71,7 +76,7 @@ struct Asked {
     tried: Vec<u64>,
     id: u64,
     record: DialRecord<Metrics>,
-    counted: Counted,
+    counted: (Counted, TaskTrackerToken),
 }
 
 /// Why a dial was not answered with success.
@@ -97,7 +102,7 @@ impl Handler for Arc<Dials> {
         let ConnectRequest { target, pipelined } = request;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let record = DialRecord::start(id, &target, self.metrics.clone());
-        let counted = self.metrics.http_connection();
+        let counted = (self.metrics.http_connection(), self.open.token());
         let asked = Asked { target, early: pipelined, tried: Vec::new(), id, record, counted };
         if let Some(back) = self.clone().place(client, asked) {
             let (client, asked) = *back;
@@ -109,10 +114,11 @@ impl Handler for Arc<Dials> {
 impl Dials {
     /// Picks a backend and runs the dial on its worker, as a task of its own: the frontend's is done. Gives the client
     /// back if there is no backend.
-    fn place(self: Arc<Self>, client: ClientStream, asked: Asked) -> Option<Box<(ClientStream, Asked)>> {
+    fn place(self: Arc<Self>, client: ClientStream, mut asked: Asked) -> Option<Box<(ClientStream, Asked)>> {
         let Some(backend) = self.pick(&asked) else {
             return Some(Box::new((client, asked)));
         };
+        asked.record.carried_by(backend.name());
         let worker = backend.worker().clone();
         // Boxed, because a dial whose backend is lost comes back here.
         let run: Pin<Box<dyn Future<Output = ()> + Send>> = if worker.is_current() {
@@ -177,25 +183,31 @@ impl Dials {
         asked: &mut Asked,
         backend: &Backend,
     ) -> Result<OpenDial, Failure> {
-        let limit = self.limit.unwrap_or(Duration::ZERO);
+        // What earlier attempts have taken counts.
+        let limit = self.limit.map(|limit| limit.saturating_sub(asked.record.started().elapsed()));
         let request = DialRequest {
             dial_id: asked.id,
             network: "tcp".into(),
             address: asked.target.clone(),
-            timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+            timeout_ms: limit.map_or(0, |limit| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1)),
         };
         let sent = AtomicBool::new(false);
         let ask = async {
             let opened = backend.carrier().open_dial(&request).await.map_err(Failure::Send)?;
             sent.store(true, Ordering::Relaxed);
-            let (reply, dial) = opened.reply().await.map_err(Failure::Reply)?;
+            let (reply, mut dial) = opened.reply().await.map_err(Failure::Reply)?;
             match reply.kind() {
                 DialErrorKind::Connected => Ok(dial),
-                _ => Err(Failure::Refused(reply.text)),
+                _ => {
+                    // The reply was all that there is to say.
+                    dial.stream.send.finish();
+                    dial.stream.receive.stop(StreamCode::Cancelled);
+                    Err(Failure::Refused(reply.text))
+                }
             }
         };
         let bounded = async {
-            match self.limit {
+            match limit {
                 Some(limit) => match timeout(limit, ask).await {
                     Ok(answer) => answer,
                     Err(_) if sent.load(Ordering::Relaxed) => Err(Failure::TimedOut),

@@ -133,11 +133,6 @@ impl Metrics {
         self.dial_failures.with_label_values(&[failure.reason()]).inc();
     }
 
-    /// Dials that wait for their agent now.
-    pub fn pending_dials(&self) -> usize {
-        usize::try_from(self.pending_dials.get()).unwrap_or(0)
-    }
-
     /// Everything in Prometheus' text format. `ready` tells for each strategy in use, in the order of preference, how
     /// many backends (agents, or hosts) it has to choose from; `accept_errors`, how many clients could not be accepted.
     ///

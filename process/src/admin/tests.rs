@@ -148,10 +148,3 @@ fn accepting_goes_on_after_the_limit_of_file_descriptors() {
     let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert!(output.contains("1 passed"), "{output}");
 }
-
-#[test]
-fn accept_errors_that_call_for_a_pause() {
-    assert!(is_of_one_connection(&io::ErrorKind::ConnectionAborted.into()));
-    // EMFILE: no file descriptor is left in this process.
-    assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
-}

@@ -10,6 +10,7 @@ use konnectivity_transport::{
     connection::Connection,
     control::{ControlStream, HelloError, await_hello},
     endpoint::{IncomingConnection, ServerEndpoint},
+    error::with_sources,
     id::{AgentId, ServerId},
     identifier::Identifiers,
     stream::{MessageError, ReceiveError},
@@ -76,18 +77,18 @@ impl Acceptor {
         let connection = match incoming.accept().await {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "an agent could not connect");
+                tracing::warn!(error = %with_sources(&error), "an agent could not connect");
                 return;
             }
         };
         let (control, agent_id, identifiers) = match self.greet(&connection).await {
             Ok(greeted) => greeted,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "an agent was not accepted");
+                tracing::warn!(error = %with_sources(&error), "an agent was not accepted");
                 return;
             }
         };
-        let backend = Arc::new(Backend::new(agent_id.clone(), identifiers, number, connection, worker));
+        let backend = Arc::new(Backend::new(&agent_id, identifiers, number, connection, worker));
         let _registration = self.registry.register(backend.clone());
         tracing::info!(%agent_id, "agent connected");
         self.attend(&backend, control).await;
@@ -163,7 +164,7 @@ fn handle(backend: &Backend, body: ControlBody) {
 /// The control stream has failed: the connection is of no more use.
 fn broken(connection: &Connection, error: &MessageError) {
     if !matches!(error, MessageError::Receive(ReceiveError::Lost(_))) {
-        connection.close(ConnectionCode::Protocol, &format!("control stream: {}", chain(error)));
+        connection.close(ConnectionCode::Protocol, &format!("control stream: {}", with_sources(error)));
     }
 }
 
@@ -173,16 +174,6 @@ fn check(hello: &Hello) -> Result<(AgentId, Identifiers), String> {
     let identifiers = Identifiers::parse(&hello.identifiers)
         .map_err(|error| format!("the agent identifiers cannot be used: {error}"))?;
     Ok((agent_id, identifiers))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Counts a connection on its worker.

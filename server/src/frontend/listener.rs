@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::errno::Errno;
+use konnectivity_process::{listen::is_of_one_connection, sparse::Sparse};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -116,7 +116,7 @@ async fn accept_plain(
     counts: &ListenerCounts,
     mut on_client: impl FnMut(ClientStream),
 ) {
-    let mut log = Sparse::default();
+    let mut log = AcceptLog::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -134,7 +134,7 @@ async fn accept_tls(
 ) {
     let mut handshakes = JoinSet::new();
     let mut oldest_first = VecDeque::new();
-    let (mut accept_log, mut handshake_log) = (Sparse::default(), Sparse::default());
+    let (mut accept_log, mut handshake_log) = (AcceptLog::default(), Sparse::default());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -180,42 +180,33 @@ fn make_room(oldest_first: &mut VecDeque<AbortHandle>) {
 async fn accept<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
     counts: &ListenerCounts,
-    log: &mut Sparse,
+    log: &mut AcceptLog,
 ) -> T {
     loop {
+        if let Some(until) = log.paused_until {
+            tokio::time::sleep_until(until).await;
+            log.paused_until = None;
+        }
         let error = match poll_fn(&mut poll).await {
             Ok(accepted) => return accepted,
             Err(error) => error,
         };
         counts.accept_errors.fetch_add(1, Relaxed);
-        if let Some(unlogged) = log.due(Instant::now()) {
+        if let Some(unlogged) = log.sparse.due(Instant::now()) {
             tracing::warn!(%error, unlogged, "cannot accept a client; trying on");
         }
         if !is_of_one_connection(&error) {
-            tokio::time::sleep(PAUSE).await;
+            log.paused_until = Some(tokio::time::Instant::now() + PAUSE);
         }
     }
 }
 
-/// Whether an error of accept(2) is about the connection that was to be accepted, so that the next may do better.
-/// Linux also reports what the network has found out about that connection.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else {
-        return false;
-    };
-    matches!(
-        errno,
-        Errno::ECONNABORTED
-            | Errno::EPERM
-            | Errno::EPROTO
-            | Errno::ENOPROTOOPT
-            | Errno::EOPNOTSUPP
-            | Errno::ENETDOWN
-            | Errno::ENETUNREACH
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::ENONET
-    )
+/// What a listener remembers of failed accepts. The pause is kept here, because the future that waits for it is dropped
+/// whenever something else happens at the listener.
+#[derive(Debug, Default)]
+struct AcceptLog {
+    sparse: Sparse,
+    paused_until: Option<tokio::time::Instant>,
 }
 
 fn handshake_failed(error: &HandshakeError, counts: &ListenerCounts, log: &mut Sparse) {
@@ -227,26 +218,6 @@ fn handshake_failed(error: &HandshakeError, counts: &ListenerCounts, log: &mut S
     counts.handshake_errors.fetch_add(1, Relaxed);
     if let Some(unlogged) = log.due(Instant::now()) {
         tracing::warn!(%peer, error = %error.kind, unlogged, "TLS handshake with a client failed");
-    }
-}
-
-/// Lets one event a second be logged.
-#[derive(Debug, Default)]
-struct Sparse {
-    last: Option<Instant>,
-    unlogged: u64,
-}
-
-impl Sparse {
-    /// Whether to log an event, and how many before it were not.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        let too_soon = self.last.is_some_and(|last| now - last < Duration::from_secs(1));
-        if too_soon {
-            self.unlogged += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unlogged))
     }
 }
 

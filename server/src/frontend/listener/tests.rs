@@ -13,6 +13,8 @@ use tokio::{
     time,
 };
 
+use nix::errno::Errno;
+
 use super::*;
 use crate::frontend::test_certificates::{Authority, ClientIdentity, connect};
 
@@ -223,7 +225,7 @@ async fn accepting_goes_on_after_errors_with_a_pause_where_it_helps() {
     .into_iter();
     let counts = ListenerCounts::default();
     let started = time::Instant::now();
-    let accepted = accept(|_| script.next().unwrap(), &counts, &mut Sparse::default()).await;
+    let accepted = accept(|_| script.next().unwrap(), &counts, &mut AcceptLog::default()).await;
     assert_eq!(accepted, 7);
     assert_eq!(started.elapsed(), 2 * PAUSE);
     assert_eq!(counts.accept_errors.load(Relaxed), 4);
