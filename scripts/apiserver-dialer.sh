@@ -44,8 +44,15 @@ fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/konnectivity-dialer.XXXXXX")
 pki=$work/pki pids=()
 stop() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+    ((${#pids[@]})) || return 0
+    kill "${pids[@]}" 2>/dev/null || true
+    # The reference's agent lives on after its first SIGTERM until it is killed.
+    for _ in $(seq 50); do
+        kill -0 "${pids[@]}" 2>/dev/null || break # true if any is alive
+        sleep 0.1
+    done
+    kill -KILL "${pids[@]}" 2>/dev/null || true
+    wait "${pids[@]}" 2>/dev/null || true
     pids=()
 }
 trap 'stop; rm -rf "$work"' EXIT

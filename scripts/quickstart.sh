@@ -60,23 +60,7 @@ else
     say "no network namespaces here (they need root and iproute2): everything runs on loopback, so the same URL also works without the tunnel"
 fi
 
-free_ports() { # COUNT: free ports within the range that the flags allow
-    python3 - "$1" <<'PY'
-import random, socket, sys
-ports = []
-while len(ports) < int(sys.argv[1]):
-    port = random.randint(20000, 49000)
-    try:
-        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            with socket.socket(socket.AF_INET, kind) as probe:
-                probe.bind(("0.0.0.0", port))
-    except OSError:
-        continue
-    ports.append(port)
-print(*sorted(set(ports)))
-PY
-}
-read -r front agents health admin agent_health agent_admin http < <(free_ports 7)
+read -r front agents health admin agent_health agent_admin http < <(scripts/free-ports.sh 7)
 
 say "certificates"
 "$bin/certs" "$work/pki" --name "$server_address"

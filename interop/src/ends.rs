@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -65,6 +66,7 @@ impl Target {
         let address = address(&listener);
         let counts = Arc::<Counts>::default();
         let counting = counts.clone();
+        #[allow(clippy::disallowed_methods, reason = "the struct owns the task and ends it when it is dropped")]
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -410,6 +412,18 @@ pub async fn metric(health: SocketAddr, name: &str) -> f64 {
 /// When it does not get there.
 pub async fn has_metric(health: SocketAddr, name: &str, value: f64) {
     until(&format!("{name} {value}"), LIMIT, async || (metric(health, name).await == value).then_some(())).await;
+}
+
+/// Lets this process, and those that it starts from now on, have `wanted` open files.
+///
+/// # Panics
+/// When the hard limit is lower.
+pub fn raise_open_files(wanted: u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit(2)");
+    assert!(hard >= wanted, "this test needs a hard limit of {wanted} open files (ulimit -Hn), and it is {hard}");
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit may be raised to the hard one");
+    }
 }
 
 /// Open file descriptors of a process.

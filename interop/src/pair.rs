@@ -19,15 +19,16 @@
 //! - [`raw`]: QUIC peers that do what they should not.
 //! - [`until`](fn@until): waits for a condition.
 
+mod agent;
 pub mod balancer;
 pub mod client;
 pub mod http;
 pub mod open;
 pub mod program;
 pub mod raw;
+mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -36,9 +37,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::certificates::Folder;
 use crate::load::path::{Dial, DialError};
-use crate::peer::{Entrance, Frontend, ports};
+use crate::peer::Entrance;
+pub use agent::Agent;
 use client::Client;
 use program::Program;
+pub use server::Server;
 
 /// A program that is not ready by then has failed. Machines that run many tests at once are slow.
 pub const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -184,183 +187,6 @@ impl Pair {
     pub async fn dial(&self, target: &str) -> Result<Dial, DialError> {
         let client = self.client().map_err(|error| DialError::Io(std::io::Error::other(error)))?;
         client.dial(target).await
-    }
-}
-
-/// A started server.
-#[derive(Debug)]
-pub struct Server {
-    /// Its process.
-    pub program: Program,
-    /// Where clients dial.
-    pub frontend: Frontend,
-    /// The UDP port for agents.
-    pub agents: SocketAddr,
-    /// The health port.
-    pub health: SocketAddr,
-    /// The admin port.
-    pub admin: SocketAddr,
-}
-
-impl Server {
-    /// Starts a server with its socket in `folder` and waits until it serves (it may have no agent yet).
-    ///
-    /// # Errors
-    /// When it cannot be found or started, ends, or does not answer in time; with its log.
-    pub async fn start(
-        certificates: &Folder,
-        folder: &Path,
-        entrance: Entrance,
-        host: IpAddr,
-        more: &[String],
-    ) -> anyhow::Result<Self> {
-        for _ in 0..STARTS {
-            let mut server = Self::spawn(certificates, folder, entrance, host, more)?;
-            match answers(&mut server.program, server.health, "/healthz").await {
-                Err(_) if server.program.log().contains("in use") => {}
-                Err(error) => return Err(error),
-                Ok(()) => return Ok(server),
-            }
-        }
-        bail!("{STARTS} times another process took a port of the server")
-    }
-
-    /// Starts a server without waiting for anything: for those that are to fail.
-    ///
-    /// # Errors
-    /// When it cannot be found or run.
-    pub fn spawn(
-        certificates: &Folder,
-        folder: &Path,
-        entrance: Entrance,
-        host: IpAddr,
-        more: &[String],
-    ) -> anyhow::Result<Self> {
-        let [frontend, agents, health, admin] = ports::free().map(|port| SocketAddr::new(host, port));
-        let (frontend, mut arguments) = match entrance {
-            Entrance::Unix => {
-                let path = folder.join(format!("{}.sock", frontend.port()));
-                let arguments = vec![format!("--uds-name={}", path.display()), "--server-port=0".to_owned()];
-                (Frontend::Unix(path), arguments)
-            }
-            Entrance::MutualTls => (Frontend::MutualTls(frontend), tcp_arguments(certificates, frontend)),
-        };
-        arguments.extend([
-            "--mode=http-connect".to_owned(),
-            file_flag("cluster-cert", certificates, "server.crt"),
-            file_flag("cluster-key", certificates, "server.key"),
-            file_flag("cluster-ca-cert", certificates, "ca.crt"),
-            format!("--agent-bind-address={host}"),
-            format!("--agent-port={}", agents.port()),
-            format!("--health-bind-address={host}"),
-            format!("--health-port={}", health.port()),
-            format!("--admin-bind-address={host}"),
-            format!("--admin-port={}", admin.port()),
-            "--server-id=server-1".to_owned(),
-            "--server-count=1".to_owned(),
-        ]);
-        arguments.extend_from_slice(more);
-        let program = Program::start("proxy-server", &program::beside_this("proxy-server")?, arguments)?;
-        Ok(Self { program, frontend, agents, health, admin })
-    }
-
-    /// Waits until it serves, after a restart.
-    ///
-    /// # Errors
-    /// When it ends or does not answer in time.
-    pub async fn serves(&mut self) -> anyhow::Result<()> {
-        answers(&mut self.program, self.health, "/healthz").await
-    }
-
-    /// Its agents' connections, as the admin port shows them.
-    ///
-    /// # Errors
-    /// When it does not answer, or not with a JSON list.
-    pub async fn connections(&self) -> anyhow::Result<Vec<serde_json::Value>> {
-        http::connections(self.admin).await
-    }
-}
-
-fn tcp_arguments(certificates: &Folder, address: SocketAddr) -> Vec<String> {
-    vec![
-        format!("--server-bind-address={}", address.ip()),
-        format!("--server-port={}", address.port()),
-        file_flag("server-cert", certificates, "server.crt"),
-        file_flag("server-key", certificates, "server.key"),
-        file_flag("server-ca-cert", certificates, "ca.crt"),
-    ]
-}
-
-/// A started agent.
-#[derive(Debug)]
-pub struct Agent {
-    /// Its process.
-    pub program: Program,
-    /// The health port.
-    pub health: SocketAddr,
-    /// The admin port.
-    pub admin: SocketAddr,
-}
-
-impl Agent {
-    /// Starts an agent for the servers at `server`, and waits until its health port answers (it may have no server
-    /// yet).
-    ///
-    /// # Errors
-    /// When it cannot be found or started, ends, or does not answer in time; with its log.
-    pub async fn start(
-        certificates: &Folder,
-        server: SocketAddr,
-        host: IpAddr,
-        more: &[String],
-    ) -> anyhow::Result<Self> {
-        for _ in 0..STARTS {
-            let mut agent = Self::spawn(certificates, server, host, more)?;
-            match answers(&mut agent.program, agent.health, "/healthz").await {
-                Err(_) if agent.program.log().contains("in use") => {}
-                Err(error) => return Err(error),
-                Ok(()) => return Ok(agent),
-            }
-        }
-        bail!("{STARTS} times another process took a port of the agent")
-    }
-
-    /// Starts an agent without waiting for anything: for those that are to fail.
-    ///
-    /// # Errors
-    /// When it cannot be found or run.
-    pub fn spawn(certificates: &Folder, server: SocketAddr, host: IpAddr, more: &[String]) -> anyhow::Result<Self> {
-        let [health, admin] = ports::free().map(|port| SocketAddr::new(host, port));
-        let mut arguments = vec![
-            format!("--proxy-server-host={}", server.ip()),
-            format!("--proxy-server-port={}", server.port()),
-            file_flag("ca-cert", certificates, "ca.crt"),
-            file_flag("agent-cert", certificates, "agent.crt"),
-            file_flag("agent-key", certificates, "agent.key"),
-            format!("--health-server-host={host}"),
-            format!("--health-server-port={}", health.port()),
-            format!("--admin-bind-address={host}"),
-            format!("--admin-server-port={}", admin.port()),
-        ];
-        arguments.extend_from_slice(more);
-        let program = Program::start("proxy-agent", &program::beside_this("proxy-agent")?, arguments)?;
-        Ok(Self { program, health, admin })
-    }
-
-    /// Waits until it has a server.
-    ///
-    /// # Errors
-    /// When it ends or is not ready in time; with its log.
-    pub async fn ready(&mut self) -> anyhow::Result<()> {
-        answers(&mut self.program, self.health, "/readyz").await
-    }
-
-    /// Its connections, as the admin port shows them.
-    ///
-    /// # Errors
-    /// When it does not answer, or not with a JSON list.
-    pub async fn connections(&self) -> anyhow::Result<Vec<serde_json::Value>> {
-        http::connections(self.admin).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! Health, readiness, metrics and the admin port of both programs: paths, words and names are the reference's.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 

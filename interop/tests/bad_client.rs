@@ -1,5 +1,7 @@
 //! Clients that say nothing, or something else than they should, and many of them: the others are served meanwhile.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -48,7 +50,9 @@ async fn http_without_tls_is_answered_in_words() {
 #[tokio::test]
 async fn garbage_on_the_tls_port_is_hung_up_on() {
     let pair = Pair::start(Options::mutual_tls()).await.unwrap();
-    for bytes in [&[0xff; 64][..], b"SSH-2.0-OpenSSH\r\n", &[0x16, 0x03, 0x01, 0x00, 0x05, 1, 2, 3, 4, 5], &[0x16; 20_000]] {
+    for bytes in
+        [&[0xff; 64][..], b"SSH-2.0-OpenSSH\r\n", &[0x16, 0x03, 0x01, 0x00, 0x05, 1, 2, 3, 4, 5], &[0x16; 20_000]]
+    {
         let mut stream = TcpStream::connect(tls_port(&pair)).await.unwrap();
         // The server may hang up in the midst of it.
         let _ = stream.write_all(bytes).await;

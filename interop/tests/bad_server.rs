@@ -1,6 +1,8 @@
 //! Servers with a valid certificate that break the protocol: the agent closes with the documented code, says why, and
 //! tries again. And dial streams that break it: they end alone.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,9 @@ use konnectivity_interop::certificates::Folder;
 use konnectivity_interop::pair::{Agent, http, raw, until};
 use konnectivity_transport::wire::code::{ConnectionCode, StreamCode};
 use konnectivity_transport::wire::codec::{MAX_DIAL_REPLY_BYTES, MAX_DIAL_REQUEST_BYTES, decode, encode};
-use konnectivity_transport::wire::message::{ControlBody, DialErrorKind, DialReply, DialRequest, Drain, Servers, Token};
+use konnectivity_transport::wire::message::{
+    ControlBody, DialErrorKind, DialReply, DialRequest, Drain, Servers, Token,
+};
 use quinn::{ReadError, RecvStream, SendStream, VarInt};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,7 +85,9 @@ async fn garbage_instead_of_a_welcome() {
 #[tokio::test]
 async fn a_server_id_that_cannot_be_used() {
     let stage = Stage::new(&[]).await;
-    for (id, expected) in [("", "id is empty"), ("a\nb", "id has '\\n' at byte 1"), (&"x".repeat(257), "id has 257 bytes")] {
+    for (id, expected) in
+        [("", "id is empty"), ("a\nb", "id has '\\n' at byte 1"), (&"x".repeat(257), "id has 257 bytes")]
+    {
         let mut peer = stage.accept().await;
         peer.say(raw::welcome(id)).await.unwrap();
         let (code, reason) = peer.closed().await.unwrap();
@@ -110,11 +116,7 @@ async fn a_server_that_says_nothing_is_given_up_after_ten_seconds() {
 #[tokio::test]
 async fn messages_that_a_server_must_not_send() {
     let mut stage = Stage::new(&[]).await;
-    for message in [
-        raw::welcome("server-1"),
-        raw::hello("a", ""),
-        ControlBody::Token(Token { token: "x".into() }),
-    ] {
+    for message in [raw::welcome("server-1"), raw::hello("a", ""), ControlBody::Token(Token { token: "x".into() })] {
         let mut peer = stage.welcomed().await;
         peer.say(message).await.unwrap();
         let expected = (ConnectionCode::Protocol, "a server must not send this control message".to_owned());

@@ -1,4 +1,6 @@
 //! A client that leaves before its dial is answered leaves nothing behind: no connect, no target's connection, no dial.
+// A test may panic, and its tasks end with its runtime.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::time::Duration;
 
@@ -14,6 +16,11 @@ use tokio::{
 
 const BOTH: [fn() -> Options; 2] = [Options::unix, Options::mutual_tls];
 
+/// No dial ends by itself while a test waits for something.
+fn patient(options: Options) -> Options {
+    options.server(["--backend-dial-timeout=5m"]).agent(["--dial-timeout=5m"])
+}
+
 const LEFT: &str = "konnectivity_network_proxy_server_dial_failure_count{reason=\"frontend_close\"}";
 
 /// The target must not see a connection that comes after the client has left.
@@ -21,7 +28,7 @@ const LEFT: &str = "konnectivity_network_proxy_server_dial_failure_count{reason=
 async fn a_client_that_leaves_while_its_dial_is_pending_takes_the_connect_with_it() {
     for options in BOTH {
         for leave in [drop, reset] {
-            let pair = Pair::start(options().agent(["--dial-timeout=60s"])).await.unwrap();
+            let pair = Pair::start(patient(options())).await.unwrap();
             let client = pair.client().unwrap();
             let full = Full::new().await;
             let mut dials = Vec::new();
@@ -77,7 +84,7 @@ async fn a_client_that_leaves_just_when_its_dial_succeeds_leaves_no_connection()
 #[tokio::test]
 async fn a_client_that_ends_its_half_after_its_words_is_served() {
     for options in BOTH {
-        let pair = Pair::start(options().agent(["--dial-timeout=60s"])).await.unwrap();
+        let pair = Pair::start(patient(options())).await.unwrap();
         let mut dial = pair.client().unwrap().connect().await.unwrap();
         let full = Full::new().await;
         dial.write_all(format!("{}all I have to say", request(full.address)).as_bytes()).await.unwrap();
@@ -99,7 +106,7 @@ async fn a_client_that_ends_its_half_after_its_words_is_served() {
 #[tokio::test]
 async fn a_client_that_leaves_after_its_words_is_noticed_with_the_answer() {
     for options in BOTH {
-        let pair = Pair::start(options().agent(["--dial-timeout=60s"])).await.unwrap();
+        let pair = Pair::start(patient(options())).await.unwrap();
         let mut dial = pair.client().unwrap().connect().await.unwrap();
         let full = Full::new().await;
         dial.write_all(format!("{}my last words", request(full.address)).as_bytes()).await.unwrap();
@@ -118,7 +125,7 @@ async fn a_client_that_leaves_after_its_words_is_noticed_with_the_answer() {
 /// A client that is cut off in the middle of its words (TCP ends, TLS does not) has left.
 #[tokio::test]
 async fn a_client_that_is_cut_off_has_left_whatever_it_has_said() {
-    let pair = Pair::start(Options::mutual_tls().agent(["--dial-timeout=60s"])).await.unwrap();
+    let pair = Pair::start(patient(Options::mutual_tls())).await.unwrap();
     let client = pair.client().unwrap();
     let full = Full::new().await;
     for cut in [drop, reset] {

@@ -1,4 +1,6 @@
 //! What a client of HTTP CONNECT is answered, to the byte, by a real server with a real agent.
+// A test may panic, and its tasks end with its runtime.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{
     io::{Read, Write},

@@ -1,5 +1,7 @@
 //! SIGTERM with dials open: they run on to their end, nobody waits for ever, and what is cut does not look finished.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

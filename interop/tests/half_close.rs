@@ -1,4 +1,6 @@
 //! Each direction of a dial ends by itself, and an abort is not taken for an end, through a real server and agent.
+// A test may panic, and its tasks end with its runtime.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::io;
 

@@ -1,5 +1,7 @@
 //! IPv6 everywhere IPv4 works: agent port, frontend, health and admin ports, targets; and both families at once.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use konnectivity_interop::load::path::DialError;
@@ -26,7 +28,10 @@ async fn everything_on_ipv6() {
         assert_eq!(http::get(pair.agents[0].health, "/readyz").await.unwrap().body, "ok");
         assert!(http::get(pair.server.admin, "/metrics").await.unwrap().body.contains("ready_backends"));
         let redirect = http::get(pair.agents[0].admin, "/metrics").await.unwrap().head.to_lowercase();
-        assert!(redirect.contains(&format!("location: //[::1]:{}/metrics", pair.agents[0].health.port())), "{redirect}");
+        assert!(
+            redirect.contains(&format!("location: //[::1]:{}/metrics", pair.agents[0].health.port())),
+            "{redirect}"
+        );
         let remote = pair.server.connections().await.unwrap()[0]["remote"].as_str().unwrap().to_owned();
         assert!(remote.starts_with("[::1]:"), "{remote}");
 

@@ -1,16 +1,17 @@
 //! Many dials at once and one after the other: none fails, and nothing of them stays.
+// A test may panic, and its tasks end with its runtime.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{process::Command, sync::Arc};
 
 use konnectivity_interop::{
     ends::{
-        ESTABLISHED, LIMIT, Target, descriptors, echo, has_metric, join, metric, no_dials, read_pattern, resident,
-        within, write_pattern,
+        ESTABLISHED, LIMIT, Target, descriptors, echo, has_metric, join, metric, no_dials, raise_open_files,
+        read_pattern, resident, within, write_pattern,
     },
     load::path::{Dial, DialError},
     pair::{Options, Pair, client::Client, client::reply_head, program::Program, until},
 };
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Barrier, Mutex},
@@ -21,15 +22,6 @@ const BOTH: [fn() -> Options; 2] = [Options::unix, Options::mutual_tls];
 
 /// Tests that fill both cores take turns.
 static HEAVY: Mutex<()> = Mutex::const_new(());
-
-/// Lets this process, and the ones it starts from now on, have `wanted` open files.
-fn raise_open_files(wanted: u64) {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    assert!(hard >= wanted, "this test needs a hard limit of {wanted} open files (ulimit -Hn), and it is {hard}");
-    if soft < wanted {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    }
-}
 
 /// Changes a running program's limit of open files.
 fn limit_open_files(program: &Program, limit: usize) {

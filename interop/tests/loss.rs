@@ -1,4 +1,6 @@
 //! Every byte that was taken is delivered before the close, whoever closes first.
+// A test may panic, and its tasks end with its runtime.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use konnectivity_interop::{
     ends::{join, no_dials, read_pattern, until_read, write_pattern},

@@ -1,5 +1,7 @@
 //! Servers and agents that die without a word, and come back: who notices, how soon, and what becomes of the dials.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! A dial that takes no bytes harms nobody else: targets that close, reset or stall at every stage, and many at once.
+// A test may panic, and its tasks end with its runtime.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{
     cell::Cell,
@@ -13,13 +15,14 @@ use std::{
 
 use konnectivity_interop::{
     ends::{
-        LIMIT, Target, echo, join, no_dials, pattern, read_pattern, reset, reset_tcp, resident, within, write_pattern,
+        LIMIT, Target, echo, join, no_dials, pattern, raise_open_files, read_pattern, reset, reset_tcp, resident,
+        within, write_pattern,
     },
     load::path::{Dial, DialError},
     pair::{Options, Pair, http, until},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
     net::TcpStream,
     sync::Mutex,
     task::JoinSet,
@@ -214,13 +217,12 @@ async fn stalled_readers_do_not_stop_other_dials() {
         let client = pair.client().unwrap();
         let before = [resident(&pair.server.program), resident(&pair.agents[0].program)];
         let written = Arc::new(AtomicUsize::new(0));
-        let counting = written.clone();
-        let source = Target::new(move |stream| send_all(stream, counting.clone()));
+        let source = source(EACH, &written);
         let mut stalled = Vec::new();
         for _ in 0..STALLED {
             stalled.push(client.dial(&source.address.to_string()).await.unwrap());
         }
-        at_a_halt(&pair, Receiver::Server, &written).await;
+        at_a_halt(pair.server.admin, STALLED, &written).await;
         others_go_on(&pair).await;
         memory_is_bounded(&pair, before);
 
@@ -234,16 +236,54 @@ async fn stalled_readers_do_not_stop_other_dials() {
     }
 }
 
-async fn send_all(mut stream: TcpStream, written: Arc<AtomicUsize>) {
+/// Writes the pattern up to `bytes` and counts what was taken.
+async fn send(to: &mut (impl AsyncWrite + Unpin), bytes: usize, written: &AtomicUsize) -> io::Result<()> {
+    const CHUNK: usize = 64 * 1024;
     let mut place = 0;
-    while place < EACH {
-        let chunk = pattern(place, (64 * 1024).min(EACH - place));
-        if stream.write_all(&chunk).await.is_err() {
-            return;
-        }
+    while place < bytes {
+        let chunk = pattern(place, CHUNK.min(bytes - place));
+        to.write_all(&chunk).await?;
         place += chunk.len();
         written.fetch_add(chunk.len(), Ordering::Relaxed);
     }
+    to.flush().await
+}
+
+/// A target that sends `bytes` of the pattern and ends.
+fn source(bytes: usize, written: &Arc<AtomicUsize>) -> Target {
+    let written = written.clone();
+    Target::new(move |mut stream| {
+        let written = written.clone();
+        async move {
+            // A client that leaves is none of its business.
+            let _ = send(&mut stream, bytes, &written).await;
+        }
+    })
+}
+
+/// More dials than the credit of a connection is large: if each kept the credit of what it cannot send, there would be
+/// none for others. (The windows are the smallest that can be set, so that all this fits into the kernel's memory.)
+#[tokio::test]
+async fn stalled_dials_hold_no_credit_that_others_need() {
+    const DIALS: usize = 600;
+    const EACH: usize = 1_200_000;
+    let _turn = HEAVY.lock().await;
+    raise_open_files(2 * DIALS as u64 + 500);
+    let windows = ["--quic-stream-receive-window=64KiB", "--quic-connection-receive-window=128KiB"];
+    let pair = Pair::start(Options::unix().server(windows).agent(windows)).await.unwrap();
+    let client = pair.client().unwrap();
+    let written = Arc::new(AtomicUsize::new(0));
+    let source = source(EACH, &written);
+    let mut stalled = Vec::new();
+    for _ in 0..DIALS {
+        stalled.push(client.dial(&source.address.to_string()).await.unwrap());
+    }
+    at_a_halt(pair.server.admin, DIALS, &written).await;
+    others_go_on(&pair).await;
+    let (bytes, end) = read_pattern(&mut stalled[300], usize::MAX).await;
+    assert!(bytes == EACH && end.is_ok(), "{bytes} {end:?}");
+    drop(stalled);
+    no_dials(&pair).await;
 }
 
 #[tokio::test]
@@ -270,7 +310,7 @@ async fn stalled_targets_do_not_stop_other_dials() {
             let dial = client.dial(&sleeper.address.to_string()).await.unwrap();
             uploads.spawn(upload(dial, written.clone()));
         }
-        at_a_halt(&pair, Receiver::Agent, &written).await;
+        at_a_halt(pair.agents[0].admin, STALLED, &written).await;
         others_go_on(&pair).await;
         memory_is_bounded(&pair, before);
 
@@ -285,38 +325,23 @@ async fn stalled_targets_do_not_stop_other_dials() {
 }
 
 async fn upload(mut dial: Dial, written: Arc<AtomicUsize>) {
-    let mut place = 0;
-    while place < EACH {
-        let chunk = pattern(place, (64 * 1024).min(EACH - place));
-        dial.write_all(&chunk).await.unwrap();
-        place += chunk.len();
-        written.fetch_add(chunk.len(), Ordering::Relaxed);
-    }
+    send(&mut dial, EACH, &written).await.unwrap();
     dial.shutdown().await.unwrap();
 }
 
-#[derive(Clone, Copy)]
-enum Receiver {
-    Server,
-    Agent,
-}
-
-/// Waits until all of them are stalled and no byte is taken any more, which is so when none was in a few looks.
-async fn at_a_halt(pair: &Pair, receiver: Receiver, written: &AtomicUsize) {
+/// Waits until so many dials are stalled at the receiving end and no byte is taken any more, which is so when none was in
+/// a few looks.
+async fn at_a_halt(admin: SocketAddr, dials: usize, written: &AtomicUsize) {
     const LOOKS: usize = 10;
     let (last, same) = (Cell::new(0), Cell::new(0));
     until("all dials are at a halt", LIMIT, async || {
-        let connections = match receiver {
-            Receiver::Server => pair.server.connections().await.unwrap(),
-            Receiver::Agent => pair.agents[0].connections().await.unwrap(),
-        };
+        let connections = http::connections(admin).await.unwrap();
         let now = written.load(Ordering::Relaxed);
-        let halted = connections[0]["stalled_dials"] == STALLED && now == last.replace(now);
+        let halted = connections[0]["stalled_dials"] == dials && now == last.replace(now);
         same.set(if halted { same.get() + 1 } else { 0 });
         (same.get() >= LOOKS).then_some(())
     })
     .await;
-    assert!(last.get() < STALLED * EACH, "nothing has stalled");
 }
 
 /// New dials, echoes and bulk both ways, beside what is stalled.

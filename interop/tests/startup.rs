@@ -1,6 +1,8 @@
 //! Both programs refuse what cannot work: with exit code 1, with words that say what failed, on what and what to do,
 //! and without leaving anything behind.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};

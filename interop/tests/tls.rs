@@ -1,5 +1,7 @@
 //! Certificates that are wrong in one way each: who refuses, what both ends say, and that nobody else suffers.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -98,6 +99,8 @@ func checkGets() {
 	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) })
 	plain, secure := httptest.NewServer(page), httptest.NewUnstartedServer(page)
 	secure.EnableHTTP2 = true
+	// Connections that the client gives up, because it can use another one, are not worth a line.
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer plain.Close()
 	defer secure.Close()

@@ -2,6 +2,7 @@
 //! server in turn, and stays with it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,16 +54,19 @@ async fn forward(front: Arc<UdpSocket>, servers: Vec<SocketAddr>, given: Arc<Mut
     loop {
         // An error is about an earlier datagram that could not be delivered.
         let Ok((length, client)) = front.recv_from(&mut datagram).await else { continue };
-        if !ways.contains_key(&client) {
-            let Some(server) = turn.next() else { return };
-            let Ok(way) = connected(*server).await else { continue };
-            let way = Arc::new(way);
-            given.lock().unwrap_or_else(PoisonError::into_inner).push(*server);
-            back.spawn(answer(way.clone(), front.clone(), client));
-            ways.insert(client, way);
-        }
+        let way = match ways.entry(client) {
+            Entry::Occupied(way) => way.into_mut(),
+            Entry::Vacant(vacant) => {
+                let Some(server) = turn.next() else { return };
+                let Ok(way) = connected(*server).await else { continue };
+                let way = Arc::new(way);
+                given.lock().unwrap_or_else(PoisonError::into_inner).push(*server);
+                back.spawn(answer(way.clone(), front.clone(), client));
+                vacant.insert(way)
+            }
+        };
         // A server that is not there is the client's to notice.
-        let _ = ways[&client].send(&datagram[..length]).await;
+        let _ = way.send(&datagram[..length]).await;
     }
 }
 
