@@ -5,7 +5,7 @@
 //!
 //! - [`options`]: what was asked for.
 //! - [`case`]: what is measured, and the figures that come of it.
-//! - [`measure`]: one case on one subject.
+//! - [`mod@measure`]: one case on one subject.
 //! - [`goal`]: what must be reached.
 //! - [`results`]: all figures of a run; [`markdown`]: as a table; [`machine`]: where it ran.
 

@@ -47,7 +47,7 @@ impl Latencies {
     }
 }
 
-/// What one task has measured since the last [`Recorder::restart`].
+/// What one task has measured since it was last told to begin anew.
 #[derive(Debug, Default)]
 struct Record {
     done: Vec<Duration>,
