@@ -20,7 +20,7 @@ mod target;
 
 use std::process::ExitCode;
 
-use konnectivity_process::exit::failure;
+use konnectivity_process::{exit::failure, open_files};
 
 use crate::config::Config;
 
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
 
 fn start(config: Config) -> anyhow::Result<()> {
     config.logging.start()?;
+    open_files::raise();
     // One thread carries everything: its dials share it with the QUIC connection, so that no lock is contended.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(app::run(config));

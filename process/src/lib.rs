@@ -23,6 +23,7 @@ pub mod list;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod open_files;
 pub mod problems;
 pub mod quic;
 pub mod signals;

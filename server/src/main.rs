@@ -19,7 +19,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-use konnectivity_process::exit::failure;
+use konnectivity_process::{exit::failure, open_files};
 
 use crate::config::Config;
 
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 
 fn start(config: Config) -> anyhow::Result<()> {
     config.logging.start()?;
+    open_files::raise();
     // This thread only waits for signals and answers probes; traffic is on the workers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(app::run(config))
