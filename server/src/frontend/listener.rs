@@ -31,9 +31,13 @@ use super::client_stream::ClientStream;
 pub mod tls;
 pub mod unix;
 
-/// TLS handshakes under way at once: a bound for what clients can cost that have not shown a certificate. One more ends
-/// the oldest of them: clients that connect and say nothing must not keep out those that do.
+/// TLS handshakes under way at once: a bound for what clients can cost that have not shown a certificate. More of them
+/// wait in the kernel's backlog until one is over or the oldest has had [`HANDSHAKE_SHARE`].
 const MAX_HANDSHAKES: usize = 1024;
+
+/// How long a handshake may take when others wait for its place. Clients that connect and say nothing must not keep out
+/// those that do; but 2,000 honest ones at once, who take a second or two, must not push each other out either.
+const HANDSHAKE_SHARE: Duration = Duration::from_secs(5);
 
 /// How long to wait before accepting again when the process or the machine has run out of something.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -136,6 +140,8 @@ async fn accept_tls(
     let mut oldest_first = VecDeque::new();
     let (mut accept_log, mut handshake_log) = (AcceptLog::default(), Sparse::default());
     loop {
+        let now = Instant::now();
+        let full_until = make_room(&mut oldest_first, now);
         tokio::select! {
             () = stop.cancelled() => return,
             Some(finished) = handshakes.join_next() => match finished {
@@ -149,28 +155,38 @@ async fn accept_tls(
                 }
                 Err(panic) => tracing::error!(%panic, "a TLS handshake ended in a panic"),
             },
-            (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log) => {
-                make_room(&mut oldest_first);
-                oldest_first.push_back(handshakes.spawn(handshake(stream, peer, settings.clone())));
+            () = tokio::time::sleep_until(full_until.unwrap_or(now).into()), if full_until.is_some() => {}
+            (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log),
+                if full_until.is_none() =>
+            {
+                let handshake = handshakes.spawn(handshake(stream, peer, settings.clone()));
+                oldest_first.push_back((Instant::now(), handshake));
             }
         }
     }
 }
 
-/// Makes room for one more handshake: forgets those that are over, and ends the oldest if there are too many.
-fn make_room(oldest_first: &mut VecDeque<AbortHandle>) {
-    while oldest_first.front().is_some_and(AbortHandle::is_finished) {
+/// Makes room for one more handshake: forgets those that are over, and ends the oldest if there are too many and it has
+/// had its time. If it has not, returns when it will have.
+fn make_room(oldest_first: &mut VecDeque<(Instant, AbortHandle)>, now: Instant) -> Option<Instant> {
+    while oldest_first.front().is_some_and(|(_, handshake)| handshake.is_finished()) {
         oldest_first.pop_front();
     }
     // Only when the oldest is slow are the others looked at.
     if oldest_first.len() >= MAX_HANDSHAKES {
-        oldest_first.retain(|handshake| !handshake.is_finished());
+        oldest_first.retain(|(_, handshake)| !handshake.is_finished());
     }
-    if oldest_first.len() >= MAX_HANDSHAKES
-        && let Some(oldest) = oldest_first.pop_front()
-    {
+    if oldest_first.len() < MAX_HANDSHAKES {
+        return None;
+    }
+    let end = oldest_first.front().map(|(began, _)| *began + HANDSHAKE_SHARE)?;
+    if now < end {
+        return Some(end);
+    }
+    if let Some((_, oldest)) = oldest_first.pop_front() {
         oldest.abort();
     }
+    None
 }
 
 /// Accepts one connection, trying for as long as it takes.
