@@ -276,6 +276,7 @@ impl Failure {
     /// The reason under which the reference counts it (compat 2.5 and 3.4).
     fn reason(&self) -> Option<DialFailure> {
         match self {
+            Self::Send(SendMessageError::Encode(_)) => None,
             Self::Send(_) | Self::Reply(_) | Self::Stopping => Some(DialFailure::BackendClose),
             Self::SendTimedOut | Self::TimedOut => Some(DialFailure::BackendDialTimeout),
             Self::Refused(..) => Some(DialFailure::ErrorResponse),
@@ -285,6 +286,7 @@ impl Failure {
 
     fn describe(&self) -> (&'static str, String) {
         match self {
+            Self::Send(error @ SendMessageError::Encode(_)) => ("bad_request", error.to_string()),
             Self::Send(error) => ("agent_lost", error.to_string()),
             Self::Reply(error) => ("agent_lost", error.to_string()),
             Self::SendTimedOut => ("timed_out", "the agent took no request within --backend-dial-timeout".into()),

@@ -26,6 +26,9 @@ impl Batch {
     /// 64 full packets of 1,452 bytes are about 90 KiB.
     pub(crate) const CHUNKS: usize = 64;
 
+    /// What a batch is meant to hold: twice the largest read at the other end.
+    const BYTES: usize = 128 * 1024;
+
     /// An empty batch from the thread's pool.
     pub(crate) fn take() -> Self {
         let free = FREE.with_borrow_mut(Vec::pop);
@@ -39,14 +42,21 @@ impl Batch {
         batch.filled(1)
     }
 
-    /// Room for chunks; [`Self::filled`] tells how many were put there.
-    pub(crate) fn space(&mut self) -> &mut [Bytes] {
-        &mut self.chunks
+    /// Room for chunks of about `chunk_bytes`; [`Self::filled`] tells how many were put there. Large chunks fill fewer
+    /// places, because a stalled dial holds its batch.
+    pub(crate) fn space(&mut self, chunk_bytes: usize) -> &mut [Bytes] {
+        let chunks = (Self::BYTES / chunk_bytes.max(1)).clamp(1, Self::CHUNKS);
+        &mut self.chunks[..chunks]
     }
 
     pub(crate) fn filled(mut self, chunks: usize) -> Self {
         self.end = chunks;
         self
+    }
+
+    /// Bytes of the first chunk not written yet.
+    pub(crate) fn first_bytes(&self) -> usize {
+        self.chunks.get(self.start).map_or(0, Bytes::len)
     }
 
     /// Bytes not written yet.
@@ -108,7 +118,7 @@ mod tests {
     #[test]
     fn advances_over_chunks_and_within_them() {
         let mut batch = Batch::take();
-        for (space, chunk) in batch.space().iter_mut().zip(["abc", "", "de"]) {
+        for (space, chunk) in batch.space(1).iter_mut().zip(["abc", "", "de"]) {
             *space = Bytes::from_static(chunk.as_bytes());
         }
         let mut batch = batch.filled(3);

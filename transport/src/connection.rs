@@ -18,7 +18,11 @@ use crate::{
     flow::DialFlow,
     settings::QuicSettings,
     stream::{ReceiveHalf, SendMessageError},
-    wire::{code::ConnectionCode, codec::MAX_DIAL_REQUEST_BYTES, message::DialRequest},
+    wire::{
+        code::ConnectionCode,
+        codec::{self, MAX_DIAL_REQUEST_BYTES},
+        message::DialRequest,
+    },
 };
 
 /// Receive windows are adapted this often.
@@ -173,11 +177,13 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future gives the dial up.
     pub async fn open_dial(&self, request: &DialRequest) -> Result<OpenedDial, SendMessageError> {
+        // Before a stream is opened: a request that is too large is the client's fault and costs nothing.
+        let request = codec::encode(request, MAX_DIAL_REQUEST_BYTES)?;
         let (send, receive) =
             self.shared.quinn.open_bi().await.map_err(|error| crate::stream::SendError::Lost(error.into()))?;
         let mut dial = OpenedDial { dial: Some(OpenDial::new(&self.shared, send, receive)) };
         if let Some(open) = &mut dial.dial {
-            open.stream.send.send_message(request, MAX_DIAL_REQUEST_BYTES).await?;
+            open.stream.send.send_at_once(request).await?;
         }
         Ok(dial)
     }

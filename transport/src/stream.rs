@@ -172,7 +172,7 @@ impl SendHalf {
 
     /// Sends bytes without waiting for credit. They use it all the same, so that [`Self::reset_after_delivery`] waits
     /// for them too: a reset must not overtake the reply before it.
-    async fn send_at_once(&mut self, bytes: Bytes) -> Result<(), SendError> {
+    pub(crate) async fn send_at_once(&mut self, bytes: Bytes) -> Result<(), SendError> {
         self.credit.connection().charge(bytes.len());
         let chunk = buffer::charged(bytes, self.credit.clone());
         self.stream.write_chunk(chunk).await.map_err(send_error)
@@ -240,12 +240,14 @@ pub struct ReceiveHalf {
     /// Bytes behind the message at the head of the stream.
     head: BytesMut,
     flow: Arc<DialFlow>,
+    /// Bytes of the last chunk read: about what a packet of this path holds.
+    chunk_bytes: usize,
     open: bool,
 }
 
 impl ReceiveHalf {
     pub(crate) fn new(stream: quinn::RecvStream, flow: Arc<DialFlow>) -> Self {
-        Self { stream, head: BytesMut::new(), flow, open: true }
+        Self { stream, head: BytesMut::new(), flow, chunk_bytes: 0, open: true }
     }
 
     /// Reads one message; bytes behind it stay for the next read.
@@ -286,12 +288,13 @@ impl ReceiveHalf {
         }
         let read = poll_fn(|cx| {
             let mut batch = Batch::take();
-            let read = pin!(self.stream.read_chunks(batch.space())).poll(cx);
+            let read = pin!(self.stream.read_chunks(batch.space(self.chunk_bytes))).poll(cx);
             read.map_ok(|chunks| chunks.map(|chunks| batch.filled(chunks)))
         });
         let batch = read.await.map_err(receive_error)?;
-        if batch.is_none() {
-            self.open = false;
+        match &batch {
+            Some(batch) => self.chunk_bytes = batch.first_bytes(),
+            None => self.open = false,
         }
         Ok(batch)
     }
