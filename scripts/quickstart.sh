@@ -2,19 +2,21 @@
 # Shows the tunnel at work: a client fetches a page and a large file from an HTTP server in a network that it has no
 # route to, through proxy-server and proxy-agent.
 #
-#   scripts/quickstart.sh [--keep] [--size MEGABYTES]
+#   scripts/quickstart.sh [--keep] [--size MEGABYTES] [--debug]
 #
 # --keep   leaves everything running and prints commands to try; Ctrl-C stops it
 # --size   megabytes of the large file, default 1000
+# --debug  with debug builds, which are slower and built sooner
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-keep= size=1000
+keep= size=1000 profile=release
 while (($#)); do
     case $1 in
         --keep) keep=1 ;;
         --size) size=${2:?--size needs a number}; shift ;;
-        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --debug) profile=debug ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "quickstart: unknown argument '$1'; see --help" >&2; exit 2 ;;
     esac
     shift
@@ -23,9 +25,11 @@ done
 say() { printf '\n== %s\n' "$*"; }
 scripts/need.sh cargo cc curl python3 sha256sum
 
-say "building release binaries"
-cargo build --release --locked -p konnectivity-server -p konnectivity-agent -p konnectivity-interop --bin proxy-server --bin proxy-agent --bin certs
-bin=${CARGO_TARGET_DIR:-$PWD/target}/release
+say "building $profile binaries"
+release=()
+[ "$profile" = debug ] || release=(--release)
+cargo build "${release[@]}" --locked -p konnectivity-server -p konnectivity-agent -p konnectivity-interop --bin proxy-server --bin proxy-agent --bin certs
+bin=${CARGO_TARGET_DIR:-$PWD/target}/$profile
 "$bin/proxy-server" --version
 "$bin/proxy-agent" --version
 

@@ -18,6 +18,8 @@ step "tests"
 # The end-to-end tests run the programs themselves.
 cargo build --workspace --bins --locked
 cargo test --workspace --locked
+step "quick start"
+scripts/quickstart.sh --debug --size 100
 step "fuzz targets, ${FUZZ_SECONDS:-5} s each"
 scripts/fuzz.sh "${FUZZ_SECONDS:-5}"
 if command -v cargo-deny >/dev/null; then
