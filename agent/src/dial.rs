@@ -64,6 +64,7 @@ impl Dials {
             }
             () = self.stop.cancelled() => {
                 dial.stream.abort(StreamCode::DrainDeadline);
+                record.finish("drain_deadline", Some(StreamCode::DrainDeadline.meaning()), 0, 0);
                 return;
             }
         };

@@ -17,7 +17,7 @@ use crate::{
         registry::{BackendView, Registry},
     },
     frontend::listener::ListenerCounts,
-    metrics::Metrics,
+    metrics::{FrontendErrors, Metrics},
     strategy::Strategy,
 };
 
@@ -86,8 +86,11 @@ impl Routes {
             memory_used: self.budget.used(),
         };
         let ready = self.strategies.iter().map(|strategy| (*strategy, self.registry.count(*strategy)));
-        let accept_errors = self.counts.accept_errors.load(Ordering::Relaxed);
-        match self.metrics.render(ready, accept_errors, &snapshot) {
+        let frontend = FrontendErrors {
+            accept: self.counts.accept_errors.load(Ordering::Relaxed),
+            handshake: self.counts.handshake_errors.load(Ordering::Relaxed),
+        };
+        match self.metrics.render(ready, frontend, &snapshot) {
             Ok(body) => konnectivity_process::admin::with_type(body, CONTENT_TYPE),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }

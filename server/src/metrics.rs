@@ -134,14 +134,14 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format. `ready` tells for each strategy in use, in the order of preference, how
-    /// many backends (agents, or hosts) it has to choose from; `accept_errors`, how many clients could not be accepted.
+    /// many backends (agents, or hosts) it has to choose from; `frontend`, how often clients could not be served.
     ///
     /// # Errors
     /// As [`Registry::encode`]: never, as long as the tests of this file pass.
     pub fn render(
         &self,
         ready: impl IntoIterator<Item = (Strategy, usize)>,
-        accept_errors: u64,
+        frontend: FrontendErrors,
         quic: &QuicSnapshot<'_>,
     ) -> prometheus::Result<String> {
         for (place, (strategy, count)) in ready.into_iter().enumerate() {
@@ -155,10 +155,24 @@ impl Metrics {
         let accept_errors = KeptCounter {
             name: "frontend_accept_errors_total",
             help: "Clients that could not be accepted, for instance for want of file descriptors.",
-            value: accept_errors,
+            value: frontend.accept,
         };
-        self.registry.encode(quic, &[accept_errors])
+        let handshake_errors = KeptCounter {
+            name: "frontend_handshake_errors_total",
+            help: "TLS handshakes of clients that failed, for instance for want of a certificate.",
+            value: frontend.handshake,
+        };
+        self.registry.encode(quic, &[accept_errors, handshake_errors])
     }
+}
+
+/// How often clients could not be served, since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FrontendErrors {
+    /// Failures to accept a client.
+    pub accept: u64,
+    /// TLS handshakes that failed.
+    pub handshake: u64,
 }
 
 impl DialMetrics for Metrics {

@@ -1,7 +1,7 @@
 use super::*;
 
 fn text(metrics: &Metrics) -> String {
-    metrics.render([(Strategy::Default, 2)], 0, &QuicSnapshot::default()).unwrap()
+    metrics.render([(Strategy::Default, 2)], FrontendErrors::default(), &QuicSnapshot::default()).unwrap()
 }
 
 /// The family as the reference's tests compare it: HELP, TYPE and samples as a whole.
@@ -59,7 +59,8 @@ fn families_that_the_references_tests_compare_are_equal_byte_for_byte() {
 
 #[test]
 fn gauges_are_there_from_the_start() {
-    let text = Metrics::new().render([(Strategy::Default, 0)], 0, &QuicSnapshot::default()).unwrap();
+    let text =
+        Metrics::new().render([(Strategy::Default, 0)], FrontendErrors::default(), &QuicSnapshot::default()).unwrap();
     for name in [
         "http_connections",
         "ready_backend_connections",
@@ -97,12 +98,13 @@ fn failures_have_the_references_reasons() {
 fn strategies_in_use_are_shown_and_the_deprecated_gauge_follows_the_first() {
     let metrics = Metrics::new();
     let ready = [(Strategy::DestHost, 1), (Strategy::Default, 4)];
-    let text = metrics.render(ready, 3, &QuicSnapshot::default()).unwrap();
+    let text = metrics.render(ready, FrontendErrors { accept: 3, handshake: 2 }, &QuicSnapshot::default()).unwrap();
     assert!(family(&text, "ready_backend_connections").ends_with(" 1\n"));
     let both = family(&text, "ready_backends");
     assert!(both.contains("=\"default\"} 4\n") && both.contains("=\"destHost\"} 1\n"), "{both}");
     assert_eq!(both.lines().count(), 4);
     assert!(family(&text, "frontend_accept_errors_total").ends_with("_total 3\n"));
+    assert!(family(&text, "frontend_handshake_errors_total").ends_with("_total 2\n"));
 }
 
 #[test]
