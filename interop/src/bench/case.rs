@@ -60,6 +60,15 @@ impl Case {
         !matches!(self.kind, Kind::Idle(_))
     }
 
+    /// How often it is measured in each round. A p99 of microseconds depends on where the scheduler has put the
+    /// processes, which changes from start to start: the ratio of two of them needs more starts than the others.
+    pub fn repeats(&self, quick: bool) -> usize {
+        match self.kind {
+            Kind::Stalled(..) if !quick => 3,
+            _ => 1,
+        }
+    }
+
     /// The figures that it gives, in the order of the report.
     pub fn metrics(&self) -> &'static [Metric] {
         match self.kind {
