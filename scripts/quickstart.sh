@@ -24,6 +24,7 @@ done
 
 say() { printf '\n== %s\n' "$*"; }
 scripts/need.sh cargo cc curl python3 sha256sum
+[ "$(id -u)" != 0 ] || scripts/need.sh ip
 
 say "building $profile binaries"
 release=()
@@ -38,7 +39,11 @@ namespace= pids=()
 cleanup() {
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    [ -z "$namespace" ] || ip netns delete "$namespace" 2>/dev/null || true
+    if [ -n "$namespace" ]; then
+        ip route delete unreachable "$target_address/32" 2>/dev/null || true
+        ip link delete "kq$$" 2>/dev/null || true
+        ip netns delete "$namespace" 2>/dev/null || true
+    fi
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -59,6 +64,8 @@ if [ "$(id -u)" = 0 ] && command -v ip >/dev/null && ip netns add "$try" 2>/dev/
     "${inside[@]}" ip link set node up
     "${inside[@]}" ip link set lo up
     "${inside[@]}" ip address add "$target_address/32" dev lo
+    # Without it, a default route could lead somewhere else.
+    ip route add unreachable "$target_address/32"
     say "the node network is the namespace $namespace; the target is $target_address"
 else
     say "no network namespaces here (they need root and iproute2): everything runs on loopback, so the same URL also works without the tunnel"
