@@ -52,7 +52,7 @@ pub struct QuicOptions {
     #[arg(default_value_t = ByteSize(defaults().memory_budget))]
     pub memory_budget: ByteSize,
 
-    /// Dials that may be open at once on one connection
+    /// Dials that an agent accepts at once on one connection. Without effect on a server
     #[arg(long = "quic-max-dials", value_name = "NUMBER", value_parser = flag::integer)]
     #[arg(default_value_t = defaults().max_dials.into())]
     pub max_dials: i64,

@@ -76,7 +76,7 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "", help_heading = AGENTS)]
     pub agent_bind_address: String,
 
-    /// File with a secret from which connection ids and stateless resets are made, so that agents notice a restart at
+    /// File with a secret of 32 bytes or more from which connection ids and stateless resets are made, so that agents notice a restart at
     /// once. Empty: derived from --cluster-key
     #[arg(long, value_name = "FILE", default_value = "", help_heading = AGENTS)]
     pub endpoint_key_file: String,

@@ -1,9 +1,10 @@
 //! Receive windows: how many unread bytes a peer may make us hold, per connection and for the whole process.
 //!
 //! Each stalled dial keeps up to one stream window of its connection's window. So the connection window is raised by
-//! one stream window (and a little, see [`UNANNOUNCED`]) for each dial that is stalled now: the others always find the window they started with. The
-//! raises of all connections come from one budget; when it is spent, the dials that have been stalled longest are ended,
-//! as far as they have taken nothing for a second: a dial that is only slow gives its window back by itself.
+//! one stream window (and a little, see [`UNANNOUNCED`]) for each dial that is stalled now: the others always find the
+//! window they started with. The raises of all connections come from one budget; when it is spent, the dials that have
+//! been stalled longest are ended, as far as they have taken nothing for a second: a dial that is only slow gives its
+//! window back by itself.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
