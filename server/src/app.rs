@@ -273,3 +273,20 @@ fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_could_be_guessed_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        for (bytes, accepted) in [(0, false), (MIN_SECRET_BYTES - 1, false), (MIN_SECRET_BYTES, true)] {
+            std::fs::write(&path, vec![7; bytes]).expect("a file");
+            let keys = endpoint_keys(&path).map(drop).map_err(|error| error.to_string());
+            assert_eq!(keys.is_ok(), accepted, "{bytes} bytes: {keys:?}");
+            assert!(keys.is_ok() || keys.is_err_and(|error| error.contains("--endpoint-key-file")));
+        }
+    }
+}
