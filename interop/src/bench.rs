@@ -57,11 +57,9 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     }
     for round in 0..options.rounds() {
         for (turn, case) in cases.iter().enumerate() {
-            for again in 0..case.repeats(options.quick) {
-                for place in 0..subjects.len() {
-                    let subject = subjects[(place + round + turn + again) % subjects.len()];
-                    measure(&bench, &mut results, subject, case, round).await;
-                }
+            for place in 0..subjects.len() {
+                let subject = subjects[(place + round + turn) % subjects.len()];
+                measure(&bench, &mut results, subject, case, round).await;
             }
         }
     }

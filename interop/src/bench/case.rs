@@ -24,7 +24,7 @@ pub enum Kind {
     Churn(usize),
     /// So many dials that have echoed once and are idle.
     Idle(usize),
-    /// Ping-pong on four dials, first alone, then beside so many whose receiver does not read.
+    /// Ping-pong on four dials, in turn alone and beside so many whose receiver does not read.
     Stalled(Direction, usize),
 }
 
@@ -60,15 +60,6 @@ impl Case {
         !matches!(self.kind, Kind::Idle(_))
     }
 
-    /// How often it is measured in each round. A p99 of microseconds depends on where the scheduler has put the
-    /// processes, which changes from start to start: the ratio of two of them needs more starts than the others.
-    pub fn repeats(&self, quick: bool) -> usize {
-        match self.kind {
-            Kind::Stalled(..) if !quick => 3,
-            _ => 1,
-        }
-    }
-
     /// The figures that it gives, in the order of the report.
     pub fn metrics(&self) -> &'static [Metric] {
         match self.kind {
@@ -93,7 +84,7 @@ pub enum Metric {
     P50,
     /// 99th percentile in microseconds.
     P99,
-    /// The 99th percentile before anything stalled, in microseconds.
+    /// The 99th percentile with nothing stalled, in microseconds.
     P99Alone,
     /// How many times the one is the other.
     TimesAlone,

@@ -33,6 +33,10 @@ pub struct Timing {
     pub idle: Duration,
     /// How long stalled dials may go on taking bytes.
     pub settle_at_most: Duration,
+    /// For echoes with and without stalled dials, in turn.
+    pub alternating: Window,
+    /// How often dials are stalled and let go again in one measurement.
+    pub alternations: usize,
 }
 
 /// What all measurements of a run share.
@@ -126,16 +130,25 @@ impl Bench {
         count: usize,
     ) -> anyhow::Result<Figures> {
         let mut echoes = Echoes::open(path, targets, ECHOES_BESIDE).await?.start();
-        let alone = echoes.measure(pair, self.timing.window).await?;
-        let stalled = Stalled::start(path, targets, direction, count, self.timing.settle_at_most).await?;
-        let latencies = echoes.measure(pair, self.timing.window).await?;
-        let [before, beside] = [&alone, &latencies].map(|latencies| microseconds(latencies, 0.99));
+        let (mut alone, mut beside, mut taken) = (Latencies::default(), Latencies::default(), 0);
+        for _ in 0..self.timing.alternations {
+            alone += echoes.measure(pair, self.timing.alternating).await?;
+            let stalled = Stalled::start(path, targets, direction, count, self.timing.settle_at_most).await?;
+            beside += echoes.measure(pair, self.timing.alternating).await?;
+            taken = stalled.taken;
+            // Where stalled dials stop the echoes, what comes after them is no measurement without them.
+            if beside.stuck > 0 {
+                break;
+            }
+            stalled.end(targets).await?;
+        }
+        let [before, after] = [&alone, &beside].map(|latencies| microseconds(latencies, 0.99));
         Ok(vec![
-            (Metric::PerSecond, latencies.per_second()),
+            (Metric::PerSecond, beside.per_second()),
             (Metric::P99Alone, before),
-            (Metric::P99, beside),
-            (Metric::TimesAlone, if before.is_finite() { beside / before } else { f64::INFINITY }),
-            (Metric::Taken, stalled.taken as f64 / 1e6),
+            (Metric::P99, after),
+            (Metric::TimesAlone, if before.is_finite() { after / before } else { f64::INFINITY }),
+            (Metric::Taken, taken as f64 / 1e6),
         ])
     }
 }

@@ -124,6 +124,8 @@ impl Options {
             window: Window { ramp: seconds(0.5, 0.3), length },
             idle: seconds(3.0, 1.0),
             settle_at_most: seconds(10.0, 3.0),
+            alternating: Window { ramp: seconds(0.2, 0.1), length: length / 2 },
+            alternations: if self.quick { 2 } else { 5 },
         }
     }
 

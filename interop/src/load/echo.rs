@@ -1,6 +1,7 @@
 //! Ping-pong of 64 bytes, one outstanding on each dial.
 
 use std::convert::Infallible;
+use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,17 @@ impl Latencies {
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let rank = (self.sorted.len() as f64 * part).ceil() as usize;
         self.sorted.get(rank.saturating_sub(1)).copied()
+    }
+}
+
+/// Both together, as if measured in one window.
+impl AddAssign for Latencies {
+    fn add_assign(&mut self, other: Self) {
+        self.sorted.extend(other.sorted);
+        self.sorted.sort_unstable();
+        self.stuck += other.stuck;
+        self.time += other.time;
+        self.cpu += other.cpu;
     }
 }
 

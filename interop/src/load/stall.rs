@@ -64,6 +64,15 @@ impl Stalled {
         stalled.taken = settle(targets, direction, &written, at_most).await?;
         Ok(stalled)
     }
+
+    /// Ends the dials at both ends: what a target has not read would else keep its dial.
+    ///
+    /// # Errors
+    /// When the targets are gone.
+    pub async fn end(self, targets: &mut Targets) -> anyhow::Result<()> {
+        drop(self);
+        targets.release().await
+    }
 }
 
 async fn settle(

@@ -14,6 +14,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// The benchmark's subcommand that calls [`serve`].
@@ -103,12 +104,36 @@ impl Targets {
     /// # Cancel safety
     /// Not cancel safe: a second call could read the first one's answer.
     pub async fn counters(&mut self) -> anyhow::Result<Counters> {
-        self.counters.write_all(&[0]).await.context("the targets are gone")?;
+        self.ask(Question::Counters).await?;
         let nanos = self.counters.read_u64().await.context("the targets are gone")?;
         let received = self.counters.read_u64().await.context("the targets are gone")?;
         let sent = self.counters.read_u64().await.context("the targets are gone")?;
         Ok(Counters { time: Duration::from_nanos(nanos), received, sent })
     }
+
+    /// Closes every connection to a source and to a target that does not read.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    ///
+    /// # Cancel safety
+    /// As for [`Self::counters`].
+    pub async fn release(&mut self) -> anyhow::Result<()> {
+        self.ask(Question::Release).await?;
+        self.counters.read_u8().await.context("the targets are gone")?;
+        Ok(())
+    }
+
+    async fn ask(&mut self, question: Question) -> anyhow::Result<()> {
+        self.counters.write_all(&[question as u8]).await.context("the targets are gone")
+    }
+}
+
+/// What is asked on the connection for counters.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Counters,
+    Release,
 }
 
 impl Drop for Targets {
@@ -132,6 +157,8 @@ struct Shared {
     start: Instant,
     received: AtomicU64,
     sent: AtomicU64,
+    /// Ends the connections of sources and of those that do not read.
+    release: Notify,
 }
 
 /// Runs the targets until standard input ends.
@@ -139,7 +166,12 @@ struct Shared {
 /// # Errors
 /// When a port cannot be had.
 pub async fn serve() -> anyhow::Result<()> {
-    let shared = Arc::new(Shared { start: Instant::now(), received: AtomicU64::new(0), sent: AtomicU64::new(0) });
+    let shared = Arc::new(Shared {
+        start: Instant::now(),
+        received: AtomicU64::new(0),
+        sent: AtomicU64::new(0),
+        release: Notify::new(),
+    });
     let mut tasks = JoinSet::new();
     let mut echo = Vec::new();
     for host in 1..=ECHO_ADDRESSES {
@@ -192,9 +224,15 @@ async fn answer(mut stream: TcpStream, kind: Kind, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let _ = match kind {
         Kind::Echo => echo(&mut stream).await,
-        Kind::Source => source(&mut stream, &shared).await,
+        Kind::Source => tokio::select! {
+            result = source(&mut stream, &shared) => result,
+            () = shared.release.notified() => Ok(()),
+        },
         Kind::Sink => sink(&mut stream, &shared).await,
-        Kind::Stalled => std::future::pending().await,
+        Kind::Stalled => {
+            shared.release.notified().await;
+            Ok(())
+        }
         Kind::Counters => counters(&mut stream, &shared).await,
     };
 }
@@ -230,7 +268,11 @@ async fn sink(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
 
 async fn counters(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
     loop {
-        stream.read_u8().await?;
+        if stream.read_u8().await? == Question::Release as u8 {
+            shared.release.notify_waiters();
+            stream.write_u8(0).await?;
+            continue;
+        }
         let nanos = u64::try_from(shared.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let values = [nanos, shared.received.load(Ordering::Relaxed), shared.sent.load(Ordering::Relaxed)];
         stream.write_all(&values.map(u64::to_be_bytes).concat()).await?;
