@@ -14,7 +14,7 @@ const KEPT: usize = 64;
 
 /// Up to 64 chunks in order.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     chunks: Vec<Bytes>,
     /// The chunks not written yet are `start..end`.
     start: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// 64 full packets of 1,452 bytes are about 90 KiB.
-    pub(crate) const CHUNKS: usize = 64;
+    pub const CHUNKS: usize = 64;
 
     /// What a batch is meant to hold: twice the largest read at the other end.
     const BYTES: usize = 128 * 1024;
@@ -60,7 +60,7 @@ impl Batch {
     }
 
     /// Bytes not written yet.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.chunks[self.start..self.end].iter().map(Bytes::len).sum()
     }
 
@@ -69,20 +69,38 @@ impl Batch {
         self.written
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether all is written.
+    pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
     /// Points `slices` at the chunks not written yet; how many they are.
-    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; Self::CHUNKS]) -> usize {
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; Self::CHUNKS]) -> usize {
         for (slice, chunk) in slices.iter_mut().zip(&self.chunks[self.start..self.end]) {
             *slice = IoSlice::new(chunk);
         }
         self.end - self.start
     }
 
+    /// Takes the first `bytes` bytes out, at most all there are, as chunks without a copy. They count as written.
+    pub fn take_front(&mut self, mut bytes: usize, mut each: impl FnMut(Bytes)) {
+        while self.start < self.end && bytes > 0 {
+            let chunk = &mut self.chunks[self.start];
+            let part = chunk.split_to(bytes.min(chunk.len()));
+            if chunk.is_empty() {
+                *chunk = Bytes::new();
+                self.start += 1;
+            }
+            bytes -= part.len();
+            self.written += part.len();
+            if !part.is_empty() {
+                each(part);
+            }
+        }
+    }
+
     /// Counts `bytes` as written and drops the chunks that are done.
-    pub(crate) fn advance(&mut self, mut bytes: usize) {
+    pub fn advance(&mut self, mut bytes: usize) {
         self.written += bytes;
         while self.start < self.end {
             let chunk = &mut self.chunks[self.start];
@@ -130,6 +148,21 @@ mod tests {
         let filled = batch.slices(&mut slices);
         assert_eq!(slices[..filled].iter().map(|slice| slice.to_vec()).collect::<Vec<_>>().concat(), b"de");
         batch.advance(2);
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn gives_its_front_away_chunk_by_chunk() {
+        let mut batch = Batch::take();
+        for (space, chunk) in batch.space(1).iter_mut().zip(["abc", "", "de"]) {
+            *space = Bytes::from_static(chunk.as_bytes());
+        }
+        let mut batch = batch.filled(3);
+        let mut parts = Vec::new();
+        batch.take_front(2, |part| parts.push(part));
+        assert_eq!((parts.concat().as_slice(), batch.len(), batch.written()), (b"ab".as_slice(), 3, 2));
+        batch.take_front(100, |part| parts.push(part));
+        assert_eq!(parts.concat(), b"abcde");
         assert!(batch.is_empty());
     }
 }

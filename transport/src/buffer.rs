@@ -31,6 +31,7 @@ pub(crate) struct Size(usize);
 
 impl Size {
     pub(crate) const SMALLEST: Self = Self(0);
+    pub(crate) const LARGEST: Self = Self(SIZES.len() - 1);
 
     pub(crate) fn bytes(self) -> usize {
         SIZES[self.0]

@@ -202,6 +202,11 @@ impl DialCredit {
         }
     }
 
+    /// Whether the peer has acknowledged everything that was sent.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.unacknowledged.load(Ordering::Acquire) == 0
+    }
+
     /// Waits until the peer has acknowledged everything that was sent.
     ///
     /// # Cancel safety
@@ -209,7 +214,7 @@ impl DialCredit {
     pub(crate) async fn drained(&self) {
         loop {
             let notified = self.drained.notified();
-            if self.unacknowledged.load(Ordering::Acquire) == 0 {
+            if self.is_drained() {
                 return;
             }
             notified.await;

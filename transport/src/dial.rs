@@ -6,11 +6,14 @@ use std::{
 };
 
 use crate::{
-    connection::shared::{Entry, Shared},
+    connection::{
+        ConnectionLost,
+        shared::{Entry, Shared},
+    },
     flow::DialFlow,
-    stream::{DialStream, MessageError, ReceiveHalf, SendHalf, SendMessageError},
+    stream::{DialStream, MessageError, ReceiveError, ReceiveHalf, SendHalf, SendMessageError},
     wire::{
-        code::StreamCode,
+        code::{ConnectionCode, StreamCode},
         codec::{MAX_DIAL_REPLY_BYTES, MAX_DIAL_REQUEST_BYTES},
         message::{DialReply, DialRequest},
     },
@@ -42,6 +45,13 @@ impl OpenDial {
         self.entry.connection.clone()
     }
 
+    /// Whether the agent may have connected before it was lost: it had the request, and has not said that its last dial
+    /// has ended, which then was another.
+    fn may_be_at_work(&self, lost: &ConnectionLost) -> bool {
+        let had_none = matches!(lost, ConnectionLost::Closed { code: Some(ConnectionCode::Drained), .. });
+        self.stream.send.is_delivered() && !had_none
+    }
+
     /// Answers the dial (agent).
     ///
     /// # Errors
@@ -68,14 +78,20 @@ impl OpenedDial {
     /// Waits for the agent's answer.
     ///
     /// # Errors
-    /// [`MessageError`] when the agent went away or sent something else.
+    /// [`MessageError`] when the agent went away or sent something else. It is [`MessageError::LostAtWork`] if the agent
+    /// may have connected, and [`ReceiveError::Lost`] if it was gone before it could have: another agent may be asked.
     ///
     /// # Cancel safety
     /// Dropping the future gives the dial up.
     pub async fn reply(mut self) -> Result<(DialReply, OpenDial), MessageError> {
         // The dial is taken only here, at the end of its only user.
         let Some(dial) = &mut self.dial else { return Err(MessageError::Ended) };
-        let reply = dial.stream.receive.read_message(MAX_DIAL_REPLY_BYTES).await?;
+        let reply = match dial.stream.receive.read_message(MAX_DIAL_REPLY_BYTES).await {
+            Err(MessageError::Receive(ReceiveError::Lost(lost))) if dial.may_be_at_work(&lost) => {
+                return Err(MessageError::LostAtWork(lost));
+            }
+            reply => reply?,
+        };
         let Some(dial) = self.dial.take() else { return Err(MessageError::Ended) };
         Ok((reply, dial))
     }

@@ -288,6 +288,11 @@ impl IncomingConnection {
         self.incoming.remote_address()
     }
 
+    /// Says no; the agent learns it at once.
+    pub fn refuse(self) {
+        self.incoming.refuse();
+    }
+
     /// Does the QUIC and TLS handshake.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! | seen | done |
 //! |---|---|
 //! | end of file from the socket | finish the stream |
+//! | the socket's peer closes both directions | finish the stream, stop the peer |
 //! | socket reset, or a read error | wait for the acknowledgement of what was sent, then reset the stream; stop the peer |
 //! | end of the stream | shut the socket's write side down, after the last byte |
 //! | stream reset by the peer, connection lost | the socket's close is a reset |
@@ -88,7 +89,7 @@ impl Outcome {
 pub struct Start {
     /// Bytes that the socket's peer has sent already; they go first.
     pub early: Bytes,
-    /// Whether the first byte towards the socket waits until its peer has read what was written before, or has sent
+    /// Whether the first byte towards the socket, or the end, waits until its peer has read what was written before, or has sent
     /// something. A client that reads the answer to CONNECT fails if a byte of the target is read along with it.
     pub hold_until_read: bool,
 }
@@ -125,6 +126,8 @@ enum Down {
     Finished,
     /// The socket takes no more bytes; the peer was told.
     SocketClosed(io::Error),
+    /// The socket's peer has closed both directions.
+    PeerClosed,
     Reset(Option<StreamCode>),
     OverBudget,
     Lost(ConnectionLost),
@@ -147,11 +150,15 @@ async fn join<S: Socket>(
             lost = connection.quinn.closed(), if up_end.is_none() && down_end.is_some() => {
                 up_end = Some(Up::Lost(lost.into()));
             }
-            // Nobody reads a socket whose peer has ended its bytes, so nobody else sees that peer reset it.
-            () = tokio::time::sleep(ABORT_CHECK), if matches!(up_end, Some(Up::Finished)) && down_end.is_none() => {
-                if edge.lock().is_aborted() {
-                    down_end = Some(Down::SocketClosed(io::ErrorKind::ConnectionReset.into()));
-                }
+            () = tokio::time::sleep(ABORT_CHECK), if matches!(up_end, Some(Up::Finished)) && down_end.is_none() => {}
+        }
+        // Nobody reads a socket whose peer has ended its bytes, so nobody else sees that peer reset or close it.
+        if matches!(up_end, Some(Up::Finished)) && down_end.is_none() {
+            let mut socket = edge.lock();
+            if socket.is_closed() {
+                down_end = Some(Down::PeerClosed);
+            } else if socket.is_aborted() {
+                down_end = Some(Down::SocketClosed(io::ErrorKind::ConnectionReset.into()));
             }
         }
         edge.down_ended.store(down_end.is_some(), Ordering::Relaxed);
@@ -161,7 +168,9 @@ async fn join<S: Socket>(
             // What the connection had delivered before it went is still written.
             (Some(Up::Finished | Up::Stopped | Up::Lost(_)), None) => false,
             (None, Some(Down::Reset(_) | Down::OverBudget | Down::Lost(_))) => true,
-            (None, Some(Down::Finished | Down::SocketClosed(_))) => edge.discarding.load(Ordering::Relaxed),
+            (None, Some(Down::Finished | Down::SocketClosed(_) | Down::PeerClosed)) => {
+                edge.discarding.load(Ordering::Relaxed)
+            }
             (None, None) => false,
         };
         if over {
@@ -200,11 +209,18 @@ async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &mut OpenDial, up: Option
             edge.clean = true;
             Outcome::HalfStopped
         }
+        (Some(Up::Finished), Some(Down::PeerClosed)) => {
+            dial.stream.receive.stop(StreamCode::SocketClosed);
+            edge.clean = true;
+            Outcome::Finished
+        }
         (_, Some(Down::SocketClosed(error))) => {
             dial.stream.abort(StreamCode::SocketClosed);
             Outcome::SocketFailed(error.to_string())
         }
-        (Some(Up::Stopped) | None, _) | (Some(Up::Finished), None) => {
+        (Some(Up::Stopped) | None, down) | (Some(Up::Finished), down @ None) => {
+            // The peer has ended its bytes and takes no more: it has closed, and so does this end.
+            edge.clean = matches!(down, Some(Down::Finished));
             edge.linger().await;
             Outcome::HalfStopped
         }
@@ -229,10 +245,24 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -
         }
     }
     let mut size = Size::SMALLEST;
+    let mut stop = None;
     loop {
         // An idle dial waits here, without a buffer and without credit.
-        if let Err(error) = edge.read_ready().await {
-            return Up::SocketFailed(error);
+        match readable(edge, send, &mut stop).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Up::SocketFailed(error),
+            None => return Up::Stopped,
+        }
+        let held = edge.lock().held_bytes();
+        if let Some(held) = held {
+            let bytes = held.min(Size::LARGEST.bytes());
+            send.acquire(bytes).await;
+            edge.heard.store(true, Ordering::Relaxed);
+            let taken = edge.lock().take_bytes(bytes);
+            if let Some(end) = forward(edge, send, taken).await {
+                return end;
+            }
+            continue;
         }
         send.acquire(size.bytes()).await;
         let mut buffer = ReadBuffer::take(size);
@@ -254,6 +284,30 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -
             return end;
         }
     }
+}
+
+/// Waits until the socket can be read. `None`: the peer has ended its own bytes and wants none either. As long as it
+/// sends, it can stop this direction only while it means to go on: the next write tells.
+async fn readable<S: Socket>(
+    edge: &Edge<S>,
+    send: &mut SendHalf,
+    stop: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+) -> Option<io::Result<()>> {
+    poll_fn(|cx| {
+        if let Poll::Ready(ready) = edge.lock().poll_read_ready(cx) {
+            return Poll::Ready(Some(ready));
+        }
+        if edge.down_ended.load(Ordering::Relaxed) {
+            if stop.is_none() {
+                *stop = send.stopped();
+            }
+            if stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Sends bytes whose credit was acquired. While the stream is blocked, a reset of the socket is looked for, which no read
@@ -288,7 +342,13 @@ async fn stream_to_socket<S: Socket>(
         let batch = match receive.read_batch().await {
             Ok(Some(batch)) => batch,
             Ok(None) => {
-                return match guarded(receive, connection, pin!(edge.shutdown())).await {
+                let end = pin!(async {
+                    if hold {
+                        edge.peer_has_read().await;
+                    }
+                    edge.shutdown().await
+                });
+                return match guarded(receive, connection, end).await {
                     Ok(Ok(())) => Down::Finished,
                     Ok(Err(error)) => Down::SocketClosed(error),
                     Err(end) => end,

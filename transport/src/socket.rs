@@ -1,27 +1,66 @@
 //! What the relay needs of a byte stream that is not QUIC: a target's TCP connection, a client's TCP or Unix socket.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     os::fd::AsFd,
-    pin::pin,
-    task::{Context, Poll, Waker},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
 };
 
+use bytes::Bytes;
 use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::getsockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest},
     net::{TcpStream, UnixStream},
 };
 
+pub use crate::batch::Batch;
+
 /// A stream socket at the edge of the tunnel.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// Waits until a read may make progress, without holding a buffer for it. A read may still find nothing;
     /// then wait again.
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Bytes that a read would give and that this end holds already, if it holds them in a form that
+    /// [`Self::take_bytes`] can give away. `None`: they must be read.
+    fn held_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Gives bytes away that [`Self::held_bytes`] counted, at most `max`, without a copy.
+    fn take_bytes(&mut self, max: usize) -> Bytes {
+        let _ = max;
+        Bytes::new()
+    }
+
+    /// Writes all of a batch and flushes, over as many calls as it takes.
+    ///
+    /// # Errors
+    /// As writing fails.
+    fn poll_write_batch(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
+        let mut socket = Pin::new(self);
+        while !batch.is_empty() {
+            let mut slices = [IoSlice::new(&[]); Batch::CHUNKS];
+            let filled = batch.slices(&mut slices);
+            let written = ready!(socket.as_mut().poll_write_vectored(cx, &slices[..filled]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            batch.advance(written);
+        }
+        socket.poll_flush(cx)
+    }
 
     /// Whether the peer has reset the connection. It tells of an abort while nobody reads because the other side
     /// takes no bytes.
-    fn is_aborted(&self) -> bool;
+    fn is_aborted(&mut self) -> bool;
+
+    /// Whether the peer has closed the connection for both directions, and its last byte was read. A TCP connection
+    /// does not tell: its end may be that of one half.
+    fn is_closed(&self) -> bool {
+        false
+    }
 
     /// Makes the close that follows an abort instead of a clean end: TCP sends RST. A Unix socket has no such
     /// thing and closes as usual.
@@ -41,11 +80,11 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl Socket for TcpStream {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         TcpStream::poll_read_ready(self, cx)
     }
 
-    fn is_aborted(&self) -> bool {
+    fn is_aborted(&mut self) -> bool {
         let ready = pin!(self.ready(Interest::ERROR)).poll(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_error())
     }
@@ -61,11 +100,11 @@ impl Socket for TcpStream {
 }
 
 impl Socket for UnixStream {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         UnixStream::poll_read_ready(self, cx)
     }
 
-    fn is_aborted(&self) -> bool {
+    fn is_aborted(&mut self) -> bool {
         false
     }
 

@@ -3,7 +3,13 @@
 //! The QUIC library finishes a sending half that is dropped, which the peer would take for a complete stream. These
 //! halves reset instead: only [`SendHalf::finish`] ends a direction cleanly.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::VarInt;
@@ -66,6 +72,9 @@ pub enum MessageError {
     /// The stream failed first.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
+    /// The connection is gone, and the peer may have begun to do what the message would have answered.
+    #[error(transparent)]
+    LostAtWork(ConnectionLost),
     /// The stream ended in the middle of the message, or before it.
     #[error("the stream ended before the message was complete")]
     Ended,
@@ -88,6 +97,9 @@ pub enum SendMessageError {
     Encode(#[from] EncodeError),
 }
 
+/// Stale entries that the QUIC library may keep for a connection: about a megabyte.
+const MAX_WATCHED_RESETS: usize = 10_000;
+
 fn describe(code: Option<StreamCode>) -> &'static str {
     code.map_or("a code that this version does not know", StreamCode::meaning)
 }
@@ -101,6 +113,8 @@ pub struct SendHalf {
     flow: Arc<DialFlow>,
     class: Class,
     state: State,
+    /// [`Self::stopped`] was called.
+    watched: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,11 +129,16 @@ impl SendHalf {
         let credit = Arc::new(DialCredit::new(connection.credit.clone()));
         // A stream that is closed already needs no priority.
         let _ = stream.set_priority(INTERACTIVE_PRIORITY);
-        Self { stream, connection, credit, flow, class: Class::Interactive, state: State::Open }
+        Self { stream, connection, credit, flow, class: Class::Interactive, state: State::Open, watched: false }
     }
 
     pub(crate) fn credit(&self) -> &Arc<DialCredit> {
         &self.credit
+    }
+
+    /// Whether the peer has everything that was sent.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.credit.is_drained()
     }
 
     /// Waits for the credit of `bytes`, in this dial's class.
@@ -199,10 +218,30 @@ impl SendHalf {
         }
     }
 
+    /// Ready when the peer wants no more bytes: what a direction that has nothing to send would not see. For
+    /// those that need it; each may cost the connection memory if the stream is reset later, so that after
+    /// [`MAX_WATCHED_RESETS`] there is no answer any more.
+    pub(crate) fn stopped(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        if self.connection.watched_resets.load(Ordering::Relaxed) >= MAX_WATCHED_RESETS {
+            return None;
+        }
+        self.watched = true;
+        let stopped = self.stream.stopped();
+        Some(Box::pin(async move {
+            if stopped.await.is_err() {
+                // The connection is gone, which others tell.
+                std::future::pending::<()>().await;
+            }
+        }))
+    }
+
     /// Ends this direction with a code, at once: what the peer has not read yet is lost.
     pub fn reset(&mut self, code: StreamCode) {
         if self.state == State::Open {
             self.state = State::Reset;
+            if self.watched {
+                self.connection.watched_resets.fetch_add(1, Ordering::Relaxed);
+            }
             // Fails only if the stream is closed already.
             let _ = self.stream.reset(VarInt::from_u32(code.into()));
         }

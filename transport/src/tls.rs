@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ALL_VERSIONS, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{
         CertificateDer, PrivateKeyDer,
@@ -178,8 +178,23 @@ pub fn server_config(
     client_roots: Option<Arc<RootCertStore>>,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, TlsError> {
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+    restricted_server_config(identity, client_roots, alpn, provider(), ALL_VERSIONS)
+}
+
+/// The same with fewer cipher suites, those of `cryptography`, and only some versions of TLS.
+///
+/// # Errors
+/// [`TlsError::Pair`] when certificate and key do not fit, [`TlsError::Settings`] when no suite is left for any of the
+/// versions.
+pub fn restricted_server_config(
+    identity: &Identity,
+    client_roots: Option<Arc<RootCertStore>>,
+    alpn: &[&[u8]],
+    cryptography: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(cryptography)
+        .with_protocol_versions(versions)
         .map_err(|error| TlsError::Settings(error.to_string()))?;
     let builder = match client_roots {
         Some(roots) => {

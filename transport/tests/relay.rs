@@ -281,7 +281,7 @@ async fn an_agent_that_goes_away_fails_a_pending_dial() {
     let dial = tunnel.agent.accept_dial().await.unwrap().request().await.unwrap();
     tunnel.agent.close(konnectivity_transport::wire::code::ConnectionCode::Stopping, "test");
     let error = within("the reply", opened.reply()).await.unwrap_err();
-    assert!(matches!(error, MessageError::Receive(ReceiveError::Lost(_))), "{error:?}");
+    assert!(matches!(error, MessageError::LostAtWork(_)), "{error:?}");
     drop(dial);
 }
 

@@ -43,6 +43,9 @@ pub(crate) struct Shared {
     bytes_received: AtomicU64,
     stream_limit: AtomicU32,
     max_dials: u32,
+    /// Streams that were watched for a stop and then reset: the QUIC library keeps an entry for each until the
+    /// connection ends.
+    pub(crate) watched_resets: AtomicUsize,
 }
 
 impl Shared {
@@ -64,6 +67,7 @@ impl Shared {
             bytes_received: AtomicU64::new(0),
             stream_limit: AtomicU32::new(first_stream_limit(settings)),
             max_dials: settings.max_dials,
+            watched_resets: AtomicUsize::new(0),
         }
     }
 

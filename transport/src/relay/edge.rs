@@ -2,13 +2,13 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -81,18 +81,7 @@ impl<S: Socket> Edge<S> {
     }
 
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
-        let mut socket = self.lock();
-        let mut socket = Pin::new(&mut *socket);
-        while !batch.is_empty() {
-            let mut slices = [IoSlice::new(&[]); Batch::CHUNKS];
-            let filled = batch.slices(&mut slices);
-            let written = ready!(socket.as_mut().poll_write_vectored(cx, &slices[..filled]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            batch.advance(written);
-        }
-        socket.poll_flush(cx)
+        self.lock().poll_write_batch(cx, batch)
     }
 
     pub(super) async fn shutdown(&self) -> io::Result<()> {
