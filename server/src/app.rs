@@ -24,10 +24,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::Routes,
     backend::{Backend, acceptor::Acceptor, registry::Registry},
-    config::{Agents, Config, Frontend},
+    config::{Agents, Config, Frontend, Mode},
     dial::Dials,
     frontend::{
         client_stream::ClientStream,
+        grpc::{self, settle::Settle},
         http_connect,
         listener::{Listener, ListenerCounts, tls as frontend_tls},
     },
@@ -69,6 +70,7 @@ pub async fn run(config: Config) -> Result<()> {
     }
     workers.finish(STOP_LIMIT).await;
     tracing::info!("stopped");
+    anyhow::ensure!(!stopping.stop.is_cancelled(), "a second signal has ended it before it had drained");
     Ok(())
 }
 
@@ -116,6 +118,7 @@ impl Parts {
             budget,
             counts: counts.clone(),
             draining: stopping.drain.clone(),
+            profiling: config.profiling,
         };
         let health = config.health.bind_tcp()?;
         let admin = config.admin.bind_tcp()?;
@@ -128,11 +131,13 @@ impl Parts {
             tracing::info!(address = ?endpoint.local_address().ok(), "serving agents");
             first.spawn(self.acceptor.clone().run(endpoint.clone()));
         }
+        let speaks = Speaks::from_config(config);
         for listener in self.frontends {
             let clients = Clients {
                 dials: self.dials.clone(),
                 counts: self.counts.clone(),
                 worker: first.clone(),
+                speaks: speaks.clone(),
                 drain: stopping.drain.clone(),
             };
             first.spawn(clients.accept(listener));
@@ -177,26 +182,78 @@ struct Clients {
     dials: Arc<Dials>,
     counts: Arc<ListenerCounts>,
     worker: Worker,
+    speaks: Speaks,
     drain: CancellationToken,
+}
+
+/// What clients speak, and what their connections share.
+#[derive(Clone)]
+enum Speaks {
+    HttpConnect,
+    Grpc { next_connect_id: Arc<AtomicU64>, keep_alive: Option<Duration> },
+}
+
+impl Speaks {
+    fn from_config(config: &Config) -> Self {
+        match config.mode {
+            Mode::HttpConnect => Self::HttpConnect,
+            Mode::Grpc => {
+                // 0 means none to clients.
+                let next_connect_id = Arc::new(AtomicU64::new(1));
+                let keep_alive = Some(config.frontend_keepalive_time).filter(|time| !time.is_zero());
+                Self::Grpc { next_connect_id, keep_alive }
+            }
+        }
+    }
 }
 
 impl Clients {
     /// Accepts until the server drains.
     async fn accept(self, listener: Listener) {
         let counts = self.counts.clone();
-        let on_client = |client: ClientStream| {
-            let dials = self.dials.clone();
-            self.worker.spawn(async move {
-                tokio::select! {
-                    () = http_connect::serve(client, &dials) => {}
-                    // Whoever has not asked for anything by now is not waited for.
-                    () = dials.stop.cancelled() => {}
-                }
-            });
+        let on_client = |client: ClientStream| match &self.speaks {
+            Speaks::HttpConnect => self.serve_connect(client),
+            Speaks::Grpc { next_connect_id, keep_alive } => {
+                self.serve_grpc(client, next_connect_id.clone(), *keep_alive);
+            }
         };
         if let Err(error) = listener.run(self.drain.clone(), &counts, on_client).await {
             tracing::error!(%error, "the frontend's socket cannot be served");
         }
+    }
+
+    fn serve_connect(&self, client: ClientStream) {
+        let dials = self.dials.clone();
+        self.worker.spawn(async move {
+            tokio::select! {
+                () = http_connect::serve(client, &dials) => {}
+                // Whoever has not asked for anything by now is not waited for.
+                () = dials.stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// An HTTP/2 connection stays on one worker: best on that of the backend which its dials will be carried by.
+    fn serve_grpc(&self, client: ClientStream, next_connect_id: Arc<AtomicU64>, keep_alive: Option<Duration>) {
+        let worker = self.dials.likely_worker().unwrap_or_else(|| self.worker.clone());
+        let (dials, drain) = (self.dials.clone(), self.drain.clone());
+        let serve = move |client, worker| {
+            let context = grpc::context::Context { dials, worker, settle: Settle::default(), next_connect_id };
+            grpc::connection::serve(client, Arc::new(context), keep_alive, drain)
+        };
+        if worker.is_current() {
+            return worker.clone().spawn(serve(client, worker));
+        }
+        let client = match client.detach() {
+            Ok(client) => client,
+            Err(error) => return tracing::warn!(%error, "a client cannot be handed over"),
+        };
+        worker.clone().spawn(async move {
+            match client.attach() {
+                Ok(client) => serve(client, worker).await,
+                Err(error) => tracing::warn!(%error, "a client cannot be handed over"),
+            }
+        });
     }
 }
 
@@ -266,7 +323,7 @@ fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
             let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
             let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
             let settings =
-                Arc::new(frontend_tls::settings(&identity, roots).context("--server-cert and --server-key")?);
+                frontend_tls::settings(&identity, roots, &tcp.terms).context("--server-cert and --server-key")?;
             let sockets = tcp.listen.bind_tcp()?;
             let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
             Ok(listeners.collect::<io::Result<_>>()?)

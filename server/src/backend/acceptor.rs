@@ -35,7 +35,7 @@ pub struct Acceptor {
     pub registry: Arc<Registry<Backend>>,
     /// Where connections are placed.
     pub workers: Arc<[Worker]>,
-    /// Cancelled when the server drains: agents are told.
+    /// Cancelled when the server drains: agents are told, and no more are accepted.
     pub drain: CancellationToken,
     loads: Vec<Arc<AtomicUsize>>,
     connections: AtomicU64,
@@ -58,6 +58,11 @@ impl Acceptor {
     /// Accepts until the endpoint is closed. Each connection is placed on the worker that has the fewest.
     pub async fn run(self: Arc<Self>, endpoint: Arc<ServerEndpoint>) {
         while let Some(incoming) = endpoint.accept().await {
+            if self.drain.is_cancelled() {
+                // It may be one that looks for another server in the place of this one.
+                incoming.refuse();
+                continue;
+            }
             let load = |worker: &&Worker| self.loads[worker.index()].load(Ordering::Relaxed);
             let Some(worker) = self.workers.iter().min_by_key(load).cloned() else { return };
             let acceptor = self.clone();

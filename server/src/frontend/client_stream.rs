@@ -68,6 +68,14 @@ impl ClientStream {
         }
     }
 
+    /// The application protocol that the TLS handshake agreed on; `None` for a client that named none, or without TLS.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kind::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Kind::Tcp(_) | Kind::Unix(_) => None,
+        }
+    }
+
     /// Whether the client came over a Unix socket, where a read may merge what was written apart.
     pub fn is_unix(&self) -> bool {
         matches!(self.0, Kind::Unix(_))
@@ -178,25 +186,25 @@ impl AsyncWrite for ClientStream {
 }
 
 impl Socket for ClientStream {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.0 {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
             Kind::Tcp(stream) => Socket::poll_read_ready(stream, cx),
             Kind::Unix(stream) => Socket::poll_read_ready(stream, cx),
             Kind::Tls(stream) => {
-                let socket = stream.get_ref().0;
+                let socket = stream.get_mut().0;
                 if !socket.is_drained() {
                     return Poll::Ready(Ok(()));
                 }
-                Socket::poll_read_ready(socket.stream()?, cx)
+                Socket::poll_read_ready(socket.stream_mut()?, cx)
             }
         }
     }
 
-    fn is_aborted(&self) -> bool {
-        match &self.0 {
+    fn is_aborted(&mut self) -> bool {
+        match &mut self.0 {
             Kind::Tcp(stream) => stream.is_aborted(),
             Kind::Unix(stream) => stream.is_aborted(),
-            Kind::Tls(stream) => stream.get_ref().0.stream().is_ok_and(Socket::is_aborted),
+            Kind::Tls(stream) => stream.get_mut().0.stream_mut().is_ok_and(Socket::is_aborted),
         }
     }
 

@@ -3,15 +3,19 @@
 use std::{
     future::Future,
     io,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
+use self::client::ConnectClient;
 use self::head::{OtherRequest, ReadHeadError, Request, read_head};
 use super::{client_stream::ClientStream, linger};
+use crate::dial::Dials;
 
+pub mod client;
 mod fields;
 pub mod head;
 pub mod reply;
@@ -36,6 +40,14 @@ pub struct ConnectRequest {
 pub trait Handler: Sync {
     /// Takes over the client, which waits for a reply from [`reply`], for good.
     fn connect(&self, stream: ClientStream, request: ConnectRequest) -> impl Future<Output = ()> + Send;
+}
+
+impl Handler for Arc<Dials> {
+    async fn connect(&self, stream: ClientStream, request: ConnectRequest) {
+        let ConnectRequest { target, pipelined } = request;
+        let client = ConnectClient { stream, early: pipelined, counted: self.metrics.http_connection() };
+        self.dial(client, target).await;
+    }
 }
 
 /// Serves a client until it is gone.

@@ -6,16 +6,12 @@ use std::{
     io,
     os::unix::net::UnixListener as StdUnixListener,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use konnectivity_process::{listen::is_of_one_connection, sparse::Sparse};
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, UnixListener},
     task::{AbortHandle, JoinSet},
@@ -49,7 +45,7 @@ pub struct Listener(Bound);
 #[derive(Debug)]
 enum Bound {
     Unix(StdUnixListener, SocketFile),
-    Tls(std::net::TcpListener, Arc<ServerConfig>),
+    Tls(std::net::TcpListener, tls::Settings),
 }
 
 /// What has happened at a listener since the start.
@@ -76,7 +72,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the socket refuses an option.
-    pub fn tls(socket: std::net::TcpListener, settings: Arc<ServerConfig>) -> io::Result<Self> {
+    pub fn tls(socket: std::net::TcpListener, settings: tls::Settings) -> io::Result<Self> {
         tls::prepare(&socket)?;
         Ok(Self(Bound::Tls(socket, settings)))
     }
@@ -131,7 +127,7 @@ async fn accept_plain(
 
 async fn accept_tls(
     socket: &TcpListener,
-    settings: Arc<ServerConfig>,
+    settings: tls::Settings,
     stop: CancellationToken,
     counts: &ListenerCounts,
     mut on_client: impl FnMut(ClientStream),

@@ -13,7 +13,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::listener::tls::settings;
+use super::listener::tls::{Protocol, Settings, Terms, settings};
 
 /// A certificate and its key.
 pub type ClientIdentity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -57,6 +57,14 @@ impl Authority {
 
     /// A server with a certificate of this authority, for clients with one of this authority.
     pub fn server(&self) -> Arc<ServerConfig> {
+        self.server_with(Protocol::Http1).config
+    }
+
+    pub fn server_with(&self, protocol: Protocol) -> Settings {
+        self.server_of(&Terms { protocol, only_tls13: false, cipher_suites: None })
+    }
+
+    pub fn server_of(&self, terms: &Terms) -> Settings {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -65,7 +73,7 @@ impl Authority {
         fs::write(&certificate_file, certificate.pem()).unwrap();
         fs::write(&key_file, key.serialize_pem()).unwrap();
         let identity = Identity::load(&certificate_file, &key_file).unwrap();
-        Arc::new(settings(&identity, Arc::new(self.roots())).unwrap())
+        settings(&identity, Arc::new(self.roots()), terms).unwrap()
     }
 
     /// A client that trusts this authority.

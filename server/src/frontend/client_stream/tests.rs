@@ -79,12 +79,12 @@ async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), expected: &[u8]) {
     assert_eq!(bytes, expected);
 }
 
-async fn read_ready(stream: &ClientStream) {
+async fn read_ready(stream: &mut ClientStream) {
     let ready = timeout(Duration::from_secs(10), poll_fn(|cx| Socket::poll_read_ready(stream, cx)));
     ready.await.expect("a read would make progress").unwrap();
 }
 
-fn is_read_ready(stream: &ClientStream) -> bool {
+fn is_read_ready(stream: &mut ClientStream) -> bool {
     let mut cx = Context::from_waker(std::task::Waker::noop());
     Socket::poll_read_ready(stream, &mut cx).is_ready()
 }
@@ -112,7 +112,7 @@ fn a_stream_goes_on_where_it_was_on_another_runtime() {
             stream.write_all(b"from here, ").await.unwrap();
         });
         let moved = elsewhere(stream, async move |mut stream| {
-            read_ready(&stream).await;
+            read_ready(&mut stream).await;
             read_exactly(&mut stream, b" and after").await;
             stream.write_all(b"from there").await.unwrap();
             stream.shutdown().await.unwrap();
@@ -185,9 +185,9 @@ async fn a_tls_client_that_ends_without_close_notify_is_no_clean_end() {
     let (mut stream, mut peer) = tls().await;
     peer.write_all(b"cut").await.unwrap();
     peer.get_mut().0.shutdown().await.unwrap();
-    read_ready(&stream).await;
+    read_ready(&mut stream).await;
     read_exactly(&mut stream, b"cut").await;
-    read_ready(&stream).await;
+    read_ready(&mut stream).await;
     let error = stream.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
@@ -215,11 +215,11 @@ async fn a_reset_reaches_the_client() {
 
 #[tokio::test]
 async fn a_reset_of_the_client_is_seen_without_reading() {
-    let (stream, peer) = tls().await;
+    let (mut stream, peer) = tls().await;
     assert!(!stream.is_aborted());
     peer.get_ref().0.set_zero_linger().unwrap();
     drop(peer);
-    read_ready(&stream).await;
+    read_ready(&mut stream).await;
     while !stream.is_aborted() {
         tokio::task::yield_now().await;
     }
@@ -230,15 +230,15 @@ async fn readiness_waits_for_bytes_and_knows_those_in_the_session() {
     for over in ALL {
         let (mut stream, mut peer) = pair(over).await;
         find_nothing(&mut stream).await;
-        assert!(!is_read_ready(&stream), "{over:?}");
+        assert!(!is_read_ready(&mut stream), "{over:?}");
         peer.write_all(b"two").await.unwrap();
         peer.flush().await.unwrap();
-        read_ready(&stream).await;
+        read_ready(&mut stream).await;
         read_exactly(&mut stream, b"t").await;
-        assert!(is_read_ready(&stream), "{over:?}");
+        assert!(is_read_ready(&mut stream), "{over:?}");
         read_exactly(&mut stream, b"wo").await;
         find_nothing(&mut stream).await;
-        assert!(!is_read_ready(&stream), "{over:?}");
+        assert!(!is_read_ready(&mut stream), "{over:?}");
     }
 }
 
@@ -254,7 +254,7 @@ async fn a_bad_record_behind_good_ones_is_reported_although_no_more_bytes_come()
     peer.get_mut().0.write_all(&bad_record).await.unwrap();
     let mut heard = Vec::new();
     let error = loop {
-        read_ready(&stream).await;
+        read_ready(&mut stream).await;
         let mut bytes = [0; 100_000];
         let read = poll_fn(|cx| {
             let mut buffer = ReadBuf::new(&mut bytes);

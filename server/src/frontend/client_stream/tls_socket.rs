@@ -41,6 +41,14 @@ impl TlsSocket {
         self.stream.as_ref().ok_or_else(taken)
     }
 
+    /// The stream, to be changed.
+    ///
+    /// # Errors
+    /// When it is taken out.
+    pub fn stream_mut(&mut self) -> io::Result<&mut TcpStream> {
+        self.stream.as_mut().ok_or_else(taken)
+    }
+
     /// Takes the stream out.
     ///
     /// # Errors

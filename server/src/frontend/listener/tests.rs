@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig,
@@ -15,7 +15,10 @@ use tokio::{
 
 use nix::errno::Errno;
 
-use super::*;
+use super::{
+    tls::{Protocol, Terms},
+    *,
+};
 use crate::frontend::test_certificates::{Authority, ClientIdentity, connect};
 
 /// A listener that runs, and the clients that it accepts.
@@ -40,10 +43,13 @@ impl Running {
     }
 
     fn tls(authority: &Authority) -> (Self, SocketAddr) {
+        Self::tls_with(authority.server_with(Protocol::Http1))
+    }
+
+    fn tls_with(settings: tls::Settings) -> (Self, SocketAddr) {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let listener = Listener::tls(socket, authority.server()).unwrap();
-        (Self::start(listener), address)
+        (Self::start(Listener::tls(socket, settings).unwrap()), address)
     }
 
     async fn handshake_errors(&self, expected: u64) {
@@ -77,7 +83,7 @@ async fn refusal(address: SocketAddr, config: ClientConfig) -> String {
         stream.write_all(b"CONNECT a:1 HTTP/1.1\r\n\r\n").await?;
         stream.read_u8().await
     };
-    refused.await.unwrap_err().to_string()
+    time::timeout(Duration::from_secs(10), refused).await.expect("the client is let in").unwrap_err().to_string()
 }
 
 /// Everything that the server answers to bytes that aren't TLS.
@@ -119,17 +125,80 @@ async fn clients_with_a_certificate_are_served_by_both_versions_of_tls() {
 async fn a_client_may_name_http_1_1_or_no_protocol_but_not_h2_alone() {
     let authority = Authority::new();
     let (mut running, address) = Running::tls(&authority);
-    let client = |protocols: &[&str]| {
-        let mut client = authority.client(Some(authority.issue()));
-        client.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        client
-    };
+    let client = |protocols: &[&str]| speaking(authority.client(Some(authority.issue())), protocols);
     running.serves(address, client(&[])).await;
     running.serves(address, client(&["h2", "http/1.1"])).await;
     let told = refusal(address, client(&["h2"])).await;
     assert!(told.contains("NoApplicationProtocol"), "{told}");
     running.handshake_errors(1).await;
     running.stop().await;
+}
+
+fn speaking(mut client: ClientConfig, protocols: &[&str]) -> ClientConfig {
+    client.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    client
+}
+
+#[tokio::test]
+async fn a_client_of_grpc_must_name_h2() {
+    let authority = Authority::new();
+    let (mut running, address) = Running::tls_with(authority.server_with(Protocol::Http2 { demand_alpn: true }));
+    let client = |protocols: &[&str]| speaking(authority.client(Some(authority.issue())), protocols);
+    running.serves(address, client(&["h2"])).await;
+    running.serves(address, client(&["x", "http/1.1", "h2"])).await;
+    let told = refusal(address, client(&["http/1.1"])).await;
+    assert!(told.contains("NoApplicationProtocol"), "{told}");
+    running.handshake_errors(1).await;
+    // The handshake itself is over when it shows that no protocol was named; the client finds the end of the stream.
+    let told = refusal(address, client(&[])).await;
+    assert!(!told.contains("NoApplicationProtocol"), "{told}");
+    running.handshake_errors(2).await;
+    running.serves(address, client(&["h2"])).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_of_grpc_may_name_nothing_where_that_is_allowed() {
+    let authority = Authority::new();
+    let (mut running, address) = Running::tls_with(authority.server_with(Protocol::Http2 { demand_alpn: false }));
+    running.serves(address, authority.client(Some(authority.issue()))).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn plain_http_on_the_port_of_grpc_is_told_nothing() {
+    let authority = Authority::new();
+    let (running, address) = Running::tls_with(authority.server_with(Protocol::Http2 { demand_alpn: true }));
+    for start in ["GET / HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        assert_eq!(answer(address, start.as_bytes()).await, b"", "{start}");
+    }
+    running.handshake_errors(2).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn versions_and_suites_can_be_restricted() {
+    use rustls::CipherSuite::{TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384};
+    let authority = Authority::new();
+    let client = |version| authority.client_of(&[version], Some(authority.issue()));
+    // Only TLS 1.3: asked for, or because the list leaves nothing for TLS 1.2.
+    for (only_tls13, cipher_suites) in [(true, None), (false, Some(vec![])), (true, Some(vec![]))] {
+        let terms = Terms { protocol: Protocol::Http1, only_tls13, cipher_suites };
+        let (mut running, address) = Running::tls_with(authority.server_of(&terms));
+        running.serves(address, client(&TLS13)).await;
+        let told = connect(address, client(&TLS12)).await.unwrap_err().to_string();
+        assert!(told.contains("ProtocolVersion"), "{terms:?}: {told}");
+        running.stop().await;
+    }
+    for suite in [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384] {
+        let terms = Terms { protocol: Protocol::Http1, only_tls13: false, cipher_suites: Some(vec![suite]) };
+        let (mut running, address) = Running::tls_with(authority.server_of(&terms));
+        let connection = connect(address, client(&TLS12)).await.unwrap();
+        assert_eq!(connection.get_ref().1.negotiated_cipher_suite().unwrap().suite(), suite);
+        drop((connection, running.clients.recv().await));
+        running.serves(address, client(&TLS13)).await;
+        running.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -188,7 +257,7 @@ async fn a_handshake_has_a_minute() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
-    let config = Authority::new().server();
+    let config = Authority::new().server_with(Protocol::Http1);
     // Nothing is under way on the socket that the clock could overtake.
     time::pause();
     let started = time::Instant::now();

@@ -2,15 +2,16 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use konnectivity_transport::tls::{Identity, TlsError, server_config};
-use rustls::{RootCertStore, ServerConfig, server::NoServerSessionStorage};
+use konnectivity_transport::tls::{Identity, TlsError, provider, restricted_server_config};
+use rustls::{
+    CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    server::NoServerSessionStorage,
+    version::{TLS12, TLS13},
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use crate::frontend::{client_stream::ClientStream, http_connect::reply, linger};
-
-/// CONNECT is spoken over HTTP/1.1 only.
-const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 /// How long a client may take over its handshake, as in the reference.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,18 +23,76 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// of this port say.
 const PLAIN_HTTP: [&[u8; 5]; 6] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO", b"CONNE"];
 
-/// What the server demands of clients: TLS 1.2 or 1.3, a certificate from one of `client_roots`, and `http/1.1` if they
-/// name protocols at all.
+/// What clients speak inside of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, in which CONNECT is spoken.
+    Http1,
+    /// HTTP/2, which carries gRPC.
+    Http2 {
+        /// Whether a client that names no protocol is turned away, as HTTP/2 has it (RFC 9113, section 3.3).
+        demand_alpn: bool,
+    },
+}
+
+impl Protocol {
+    /// Its name in the handshake (RFC 7301, section 6).
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 { .. } => b"h2",
+        }
+    }
+
+    /// Whether a client that has finished its handshake should have named it and did not.
+    fn is_missing(self, client: &ClientStream) -> bool {
+        self == Self::Http2 { demand_alpn: true } && client.protocol().is_none()
+    }
+}
+
+/// What handshakes with clients may agree on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// What is spoken inside.
+    pub protocol: Protocol,
+    /// Whether TLS 1.2 is refused and only TLS 1.3 spoken.
+    pub only_tls13: bool,
+    /// The suites of TLS 1.2 that may be used; `None`: all that there are. Those of TLS 1.3 are never restricted.
+    pub cipher_suites: Option<Vec<CipherSuite>>,
+}
+
+/// A listener's TLS.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How TLS is spoken.
+    pub config: Arc<ServerConfig>,
+    protocol: Protocol,
+}
+
+/// What the server demands of clients: `terms`, a certificate from one of `client_roots`, and the protocol of the terms
+/// if they name protocols at all.
 ///
 /// There are no session tickets: every client's certificate is verified anew, and kube-apiserver would not use them.
 ///
 /// # Errors
 /// When the server's certificate can't be used with its key, or the roots not at all.
-pub fn settings(identity: &Identity, client_roots: Arc<RootCertStore>) -> Result<ServerConfig, TlsError> {
-    let mut settings = server_config(identity, Some(client_roots), ALPN)?;
-    settings.session_storage = Arc::new(NoServerSessionStorage {});
-    settings.send_tls13_tickets = 0;
-    Ok(settings)
+pub fn settings(identity: &Identity, client_roots: Arc<RootCertStore>, terms: &Terms) -> Result<Settings, TlsError> {
+    let mut cryptography = Arc::unwrap_or_clone(provider());
+    cryptography.cipher_suites.retain(|suite| terms.allow(suite));
+    let speaks_tls12 = cryptography.cipher_suites.iter().any(|suite| suite.tls13().is_none());
+    let versions: &[&'static SupportedProtocolVersion] = if speaks_tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
+    let alpn = [terms.protocol.alpn()];
+    let mut config = restricted_server_config(identity, Some(client_roots), &alpn, Arc::new(cryptography), versions)?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Settings { config: Arc::new(config), protocol: terms.protocol })
+}
+
+impl Terms {
+    fn allow(&self, suite: &SupportedCipherSuite) -> bool {
+        let listed = || self.cipher_suites.as_ref().is_none_or(|listed| listed.contains(&suite.suite()));
+        suite.tls13().is_some() || (!self.only_tls13 && listed())
+    }
 }
 
 /// Sets what every accepted connection is to have. On Linux it inherits these options from the listening socket,
@@ -73,6 +132,12 @@ pub enum HandshakeErrorKind {
     /// The client speaks HTTP without TLS. It was told.
     #[error("the client sent plain HTTP; it must use https")]
     PlainHttp,
+    /// The client named no protocol, and so perhaps does not speak HTTP/2.
+    #[error(
+        "the client names no protocol (ALPN), and gRPC needs \"h2\"; it must name it, or \
+         GRPC_ENFORCE_ALPN_ENABLED=false be set in the server's environment"
+    )]
+    NoProtocol,
     /// The client speaks something else.
     #[error("the client does not speak TLS")]
     NotTls,
@@ -94,7 +159,7 @@ pub enum HandshakeErrorKind {
 pub async fn handshake(
     stream: TcpStream,
     peer: SocketAddr,
-    settings: Arc<ServerConfig>,
+    settings: Settings,
 ) -> Result<ClientStream, HandshakeError> {
     let kind = match timeout(HANDSHAKE_TIMEOUT, attempt(stream, settings)).await {
         Ok(Ok(stream)) => return Ok(stream),
@@ -110,21 +175,22 @@ pub async fn handshake(
 /// A client to be sent away.
 struct Refused {
     kind: HandshakeErrorKind,
-    stream: TcpStream,
+    stream: ClientStream,
     last_words: &'static [u8],
 }
 
-async fn attempt(mut stream: TcpStream, settings: Arc<ServerConfig>) -> Result<ClientStream, Refused> {
+async fn attempt(mut stream: TcpStream, settings: Settings) -> Result<ClientStream, Refused> {
     let (kind, stream) = match not_tls(&mut stream).await {
-        Some(kind) => (kind, stream),
-        None => match ClientStream::accept_tls(stream, settings).await {
+        Some(kind) => (kind, stream.into()),
+        None => match ClientStream::accept_tls(stream, settings.config).await {
+            Ok(stream) if settings.protocol.is_missing(&stream) => (HandshakeErrorKind::NoProtocol, stream),
             Ok(stream) => return Ok(stream),
             // The client has been sent an alert, and may well have sent a request by now.
-            Err((error, stream)) => (HandshakeErrorKind::Failed(error), stream),
+            Err((error, stream)) => (HandshakeErrorKind::Failed(error), stream.into()),
         },
     };
-    let last_words = match kind {
-        HandshakeErrorKind::PlainHttp => reply::PLAIN_HTTP_ON_TLS_PORT,
+    let last_words: &[u8] = match (&kind, settings.protocol) {
+        (HandshakeErrorKind::PlainHttp, Protocol::Http1) => reply::PLAIN_HTTP_ON_TLS_PORT,
         _ => b"",
     };
     Err(Refused { kind, stream, last_words })

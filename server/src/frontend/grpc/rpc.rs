@@ -1,0 +1,342 @@
+//! One RPC: packets from a client, packets to it, and what it asks for, one dial at a time (compat 2.2 to 2.6).
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use konnectivity_process::metrics::Counted;
+use konnectivity_transport::packet::{CloseDial, CloseRequest, DialRequest, Packet, PacketType, Payload};
+
+use super::{
+    client::GrpcClient,
+    context::Context as Connection,
+    frame::PacketBuf,
+    message::{DecodeError, Decoder, Event},
+    status::{Code, Status, accepted},
+};
+use crate::metrics::Segment;
+
+/// What the reference says to DATA that comes before a dial.
+const NOT_INITIALIZED: &str = "backend not initialized";
+/// And to CLOSE_REQ.
+const UNINITIALIZED: &str = "backend uninitialized";
+
+/// What a client may ask for; the reference's agent would dial any network that Go knows.
+const NETWORKS: [&str; 4] = ["tcp", "tcp4", "tcp6", ""];
+
+/// An RPC of a client, whether it dials just now or not.
+pub struct Rpc {
+    pub(super) connection: Arc<Connection>,
+    receive: RecvStream,
+    send: Way,
+    decoder: Decoder,
+    /// Bytes received whose room in the window was not given back yet.
+    unreleased: usize,
+    ended: bool,
+    _counted: Counted,
+}
+
+/// The way to the client.
+enum Way {
+    /// Nothing was said yet: the answer's head goes with the first packet.
+    Silent(SendResponse<PacketBuf>),
+    Open(SendStream<PacketBuf>),
+}
+
+/// Why there are no more packets from a client.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The client has ended its half of the RPC.
+    #[error("the client has ended the RPC")]
+    HalfClosed,
+    /// It has ended in the middle of a message.
+    #[error("unexpected EOF")]
+    Cut,
+    /// The RPC was cancelled or its connection is gone.
+    #[error("the client has left: {0}")]
+    Left(h2::Error),
+    /// What it sent is no packet.
+    #[error("{0}")]
+    Malformed(#[from] DecodeError),
+}
+
+impl Rpc {
+    /// An RPC that was accepted.
+    pub fn new(connection: Arc<Connection>, receive: RecvStream, respond: SendResponse<PacketBuf>) -> Self {
+        let counted = connection.dials.metrics.grpc_connection();
+        let decoder = Decoder::default();
+        Self {
+            connection,
+            receive,
+            send: Way::Silent(respond),
+            decoder,
+            unreleased: 0,
+            ended: false,
+            _counted: counted,
+        }
+    }
+
+    /// Serves what the client asks for until it dials, then leaves the RPC to the dial. Boxed: a dial that fails comes
+    /// back here.
+    pub fn serve(mut self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let stop = self.connection.dials.stop.clone();
+            let request = tokio::select! {
+                request = self.next_request() => request,
+                () = stop.cancelled() => {
+                    self.end(&Status::new(Code::Unavailable, "the server stops"));
+                    return;
+                }
+            };
+            match request {
+                Ok(request) if !NETWORKS.contains(&request.protocol.as_str()) => {
+                    let error = format!("dial {0}: network {0} is not supported, only tcp", request.protocol);
+                    self.send_packet(&Packet::dial_failed(request.random, error));
+                    self.connection.worker.clone().spawn(self.serve());
+                }
+                Ok(request) => {
+                    let dials = self.connection.dials.clone();
+                    dials.dial(GrpcClient::new(self, request.random), request.address).await;
+                }
+                Err(end) => self.end_because(&end),
+            }
+        })
+    }
+
+    /// Waits for a dial.
+    async fn next_request(&mut self) -> Result<DialRequest, End> {
+        loop {
+            match poll_fn(|cx| self.poll_event(cx)).await? {
+                Event::Packet(Packet { payload: Some(Payload::DialRequest(request)), r#type: 0 }) => {
+                    return Ok(request);
+                }
+                // The type alone decides; without its payload it is a dial to nowhere.
+                Event::Packet(packet) if packet.kind() == Some(PacketType::DialReq) => {
+                    return Ok(DialRequest::default());
+                }
+                Event::Packet(packet) => self.refuse_early(&packet),
+                Event::Data { connect_id, first, .. } => {
+                    if first && connect_id != 0 {
+                        self.send_packet(&Packet::close_response(connect_id, NOT_INITIALIZED));
+                        return Err(self.discard().await);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what still comes and drops it, until the end.
+    async fn discard(&mut self) -> End {
+        loop {
+            if let Err(end) = poll_fn(|cx| self.poll_event(cx)).await {
+                return end;
+            }
+        }
+    }
+
+    fn refuse_early(&mut self, packet: &Packet) {
+        if let Some(connect_id) = close_request(packet) {
+            self.send_packet(&Packet::close_response(connect_id, UNINITIALIZED));
+        }
+    }
+
+    /// The next packet, or piece of one.
+    ///
+    /// # Errors
+    /// There will be no more.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        loop {
+            if let Some(event) = self.decoder.next().inspect_err(|_| self.count_error("Internal"))? {
+                self.count(&event);
+                return Poll::Ready(Ok(event));
+            }
+            // Whatever is left in the decoder is part of a packet whose rest must not be kept out.
+            self.release(self.unreleased);
+            match ready!(self.receive.poll_data(cx)) {
+                Some(Ok(bytes)) => {
+                    self.unreleased += bytes.len();
+                    self.decoder.push(bytes);
+                }
+                Some(Err(error)) => {
+                    self.count_error("Canceled");
+                    return Poll::Ready(Err(End::Left(error)));
+                }
+                None if self.decoder.is_between_messages() => return Poll::Ready(Err(End::HalfClosed)),
+                None => return Poll::Ready(Err(End::Cut)),
+            }
+        }
+    }
+
+    fn count(&self, event: &Event) {
+        let kind = match event {
+            Event::Packet(packet) => packet.kind(),
+            Event::Data { first, .. } => first.then_some(PacketType::Data),
+        };
+        if let Some(kind) = kind {
+            self.connection.dials.metrics.packet_received(kind);
+        }
+    }
+
+    fn count_error(&self, code: &str) {
+        self.connection.dials.metrics.stream_error(Segment::FromClient, code, "Unknown");
+    }
+
+    /// Gives room in the client's window back.
+    pub fn release(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.unreleased);
+        self.unreleased -= bytes;
+        if bytes > 0 {
+            // An RPC that is over needs no room.
+            let _ = self.receive.flow_control().release_capacity(bytes);
+        }
+    }
+
+    /// Queues a packet other than DATA. They are few for each dial, and small.
+    pub fn send_packet(&mut self, packet: &Packet) {
+        if let Some(kind) = packet.kind() {
+            self.connection.dials.metrics.packet_sent(kind);
+            self.connection.dials.metrics.frontend_write(Duration::ZERO);
+        }
+        if let Ok(stream) = self.open() {
+            // An RPC that is over takes no packets; the reading side tells.
+            let _ = stream.send_data(PacketBuf::control(packet), false);
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut SendStream<PacketBuf>, h2::Error> {
+        if let Way::Silent(respond) = &mut self.send {
+            let stream = respond.send_response(accepted(), false)?;
+            self.send = Way::Open(stream);
+        }
+        match &mut self.send {
+            Way::Open(stream) => Ok(stream),
+            Way::Silent(_) => unreachable!("was opened above"),
+        }
+    }
+
+    /// Waits until `bytes` bytes or fewer, but at least one, may be sent, and returns how many.
+    ///
+    /// # Errors
+    /// When the RPC is over.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
+        let stream = self.open().map_err(broken)?;
+        loop {
+            // Whatever was left of an earlier request would cut this packet.
+            if stream.capacity() < bytes {
+                stream.reserve_capacity(bytes);
+            }
+            let room = stream.capacity();
+            if room > 0 {
+                return Poll::Ready(Ok(room.min(bytes)));
+            }
+            match ready!(stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+    }
+
+    /// Queues a DATA packet for which there is room.
+    ///
+    /// # Errors
+    /// When the RPC is over.
+    pub fn send_data(&mut self, packet: PacketBuf) -> io::Result<()> {
+        self.connection.dials.metrics.packet_sent(PacketType::Data);
+        self.open().and_then(|stream| stream.send_data(packet, false)).map_err(broken)
+    }
+
+    /// Whether the client has cancelled the RPC, or its connection is gone. The task of `cx` is the one that is woken
+    /// when there is room again.
+    pub fn is_cancelled(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.send {
+            Way::Silent(respond) => respond.poll_reset(cx).is_ready(),
+            Way::Open(stream) => stream.poll_reset(cx).is_ready(),
+        }
+    }
+
+    /// Ends the RPC.
+    pub fn end(&mut self, status: &Status) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        // A client that has left cannot be told.
+        let _ = match &mut self.send {
+            Way::Silent(respond) => respond.send_response(status.refusal(), true).map(drop),
+            Way::Open(stream) => stream.send_trailers(status.trailers()),
+        };
+    }
+
+    /// Ends the RPC as the client did.
+    pub fn end_because(&mut self, end: &End) {
+        match end {
+            End::HalfClosed => self.end(&Status::ok()),
+            End::Cut => self.end(&Status::new(Code::Internal, end.to_string())),
+            End::Malformed(error) => self.end(&error.status()),
+            End::Left(_) => {
+                self.ended = true;
+                // What waits for the client is dropped.
+                match &mut self.send {
+                    Way::Silent(respond) => respond.send_reset(Reason::CANCEL),
+                    Way::Open(stream) => stream.send_reset(Reason::CANCEL),
+                }
+            }
+        }
+    }
+
+    /// A number that no other connection of this process has.
+    pub fn new_connect_id(&self) -> i64 {
+        // From 1: 0 means none.
+        self.connection.next_connect_id.fetch_add(1, Ordering::Relaxed).cast_signed()
+    }
+}
+
+/// Whoever drops an RPC without a word has served it.
+impl Drop for Rpc {
+    fn drop(&mut self) {
+        self.end(&Status::ok());
+    }
+}
+
+fn broken(error: h2::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, error)
+}
+
+/// The connection that a CLOSE_REQ names; `None` for other packets.
+pub fn close_request(packet: &Packet) -> Option<i64> {
+    (packet.kind()? == PacketType::CloseReq).then_some(match &packet.payload {
+        Some(Payload::CloseRequest(CloseRequest { connect_id })) => *connect_id,
+        _ => 0,
+    })
+}
+
+/// The dial that a DIAL_CLS names.
+pub fn close_dial(packet: &Packet) -> Option<i64> {
+    (packet.kind()? == PacketType::DialCls).then_some(match &packet.payload {
+        Some(Payload::CloseDial(CloseDial { random })) => *random,
+        _ => 0,
+    })
+}
+
+/// The number of the dial that a DIAL_REQ asks for.
+pub fn dial_request(packet: &Packet) -> Option<i64> {
+    (packet.kind()? == PacketType::DialReq).then_some(match &packet.payload {
+        Some(Payload::DialRequest(request)) => request.random,
+        _ => 0,
+    })
+}
+
+/// Bytes that are copied rather than kept with the read buffer that they are part of, until they are acknowledged.
+const COPIED_BYTES: usize = 1024;
+
+/// A piece that holds no more memory than a few times its size.
+pub fn compact(bytes: Bytes) -> Bytes {
+    if bytes.len() <= COPIED_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes }
+}
