@@ -5,9 +5,10 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use hyper::{StatusCode, header};
 use konnectivity_process::{
-    admin::{Request, Response, not_found, readiness, text, with_type},
+    admin::{Answer, Request, Response, has_key, not_found, redirect, text, with_type},
     connections::{self, ConnectionFacts},
     metrics::{CONTENT_TYPE, QuicSnapshot},
+    profile,
 };
 use konnectivity_transport::{budget::MemoryBudget, connection::Connection, id::ServerId};
 use tokio::sync::watch;
@@ -30,6 +31,8 @@ pub struct Routes {
     pub budget: Arc<MemoryBudget>,
     /// Where the health port is, for the admin port's redirect.
     pub health_port: u16,
+    /// Whether profiles may be taken.
+    pub profiling: bool,
 }
 
 impl Routes {
@@ -44,25 +47,26 @@ impl Routes {
     }
 
     /// The admin port.
-    pub fn admin(&self, request: &Request) -> Response {
+    pub fn admin(&self, request: &Request) -> Answer {
         match request.uri().path() {
-            "/metrics" => self.redirect(request),
-            "/connections" => connections::reply(self.facts()),
-            _ => not_found(),
+            "/metrics" => self.to_health_port(request).into(),
+            "/connections" => connections::reply(self.facts()).into(),
+            path if self.profiling && profile::serves(path) => profile::answer(request),
+            _ => not_found().into(),
         }
     }
 
-    /// Ready with a connection to at least one server; what is not ready is named, and why the last attempt failed.
+    /// Ready with a connection to at least one server. Without one, or if the query asks for it, checks are listed as in
+    /// the reference; why the last attempt failed is told, too.
     fn ready(&self, query: Option<&str>) -> Response {
         let status = self.status.borrow();
-        let connected = !status.connected.is_empty();
-        let reason = match &status.last_failure {
-            Some(failure) => format!("no servers connected: {failure}"),
-            None => "no servers connected".to_owned(),
-        };
-        // The reference lists its checks whenever one fails.
-        let query = if connected { query } else { Some("verbose") };
-        readiness(&[("server-connected", connected, &reason)], query, StatusCode::SERVICE_UNAVAILABLE)
+        if status.connected.is_empty() {
+            let reason = status.last_failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
+            let checks = format!("[+]ping ok\n[-]server-connected failed: no servers connected{reason}\n");
+            return text(StatusCode::SERVICE_UNAVAILABLE, checks);
+        }
+        let checks = "[+]ping ok\n[+]server-connected ok\ncheck passed\n";
+        text(StatusCode::OK, if has_key(query, "verbose") { checks } else { "ok" })
     }
 
     fn metrics(&self) -> Response {
@@ -81,18 +85,13 @@ impl Routes {
     }
 
     /// The reference moved the agent's metrics to the health port and sends scrapers there.
-    fn redirect(&self, request: &Request) -> Response {
+    fn to_health_port(&self, request: &Request) -> Response {
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
         let name = host
             .rsplit_once(':')
             .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });
         let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-        let location = format!("//{name}:{}/metrics{query}", self.health_port);
-        let mut response = text(StatusCode::MOVED_PERMANENTLY, "");
-        if let Ok(location) = location.parse() {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
-        response
+        redirect(request, &format!("//{name}:{}/metrics{query}", self.health_port))
     }
 
     fn facts(&self) -> Vec<ConnectionFacts> {

@@ -52,6 +52,8 @@ pub async fn run(config: Config) -> Result<()> {
     let served = Arc::new(DashMap::new());
     let (status, watched) = watch::channel(ServerSetStatus::default());
     let dials_stop = CancellationToken::new();
+    // The reference's agent never ends by itself: a drain only tells the servers to prefer others.
+    let leave = if config.exit_after_drain { stopping.drain.clone() } else { stopping.stop.clone() };
     let tasks = TaskTracker::new();
     let routes = Routes {
         served: served.clone(),
@@ -59,6 +61,7 @@ pub async fn run(config: Config) -> Result<()> {
         metrics: metrics.clone(),
         budget: budget.clone(),
         health_port: config.health.addresses.first().map_or(0, |address| address.port()),
+        profiling: config.profiling,
     };
     let connector = Connector {
         server: config.server.clone(),
@@ -75,6 +78,7 @@ pub async fn run(config: Config) -> Result<()> {
             tasks: tasks.clone(),
         },
         drain: stopping.drain.clone(),
+        leave: leave.clone(),
         served: served.clone(),
     };
     let still_served = served;
@@ -96,12 +100,14 @@ pub async fn run(config: Config) -> Result<()> {
     let work = async {
         let connections = async {
             connections.await;
+            // Without a connection left, it still waits to be told.
+            leave.cancelled().await;
             tasks.close();
             tasks.wait().await;
         };
         tokio::select! {
             () = connections => {}
-            () = deadline(&stopping, config.graceful_shutdown_timeout, &dials_stop) => {
+            () = deadline(&leave, &stopping.stop, config.graceful_shutdown_timeout, &dials_stop) => {
                 tracing::warn!("stopped with connections still open");
                 close(&still_served).await;
             }
@@ -120,13 +126,18 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Returns when connections have had their time: after the first signal the time to drain, then a little for the last
-/// bytes of the dials that are cut.
-async fn deadline(stopping: &Stopping, drain_limit: Duration, dials_stop: &CancellationToken) {
-    stopping.drain.cancelled().await;
+/// Returns when connections have had their time: from `leave` on the time to drain unless `stop` cuts it short, then a
+/// little for the last bytes of the dials that are cut.
+async fn deadline(
+    leave: &CancellationToken,
+    stop: &CancellationToken,
+    drain_limit: Duration,
+    dials_stop: &CancellationToken,
+) {
+    leave.cancelled().await;
     tokio::select! {
         () = tokio::time::sleep(drain_limit) => {}
-        () = stopping.stop.cancelled() => {}
+        () = stop.cancelled() => {}
     }
     dials_stop.cancel();
     tokio::time::sleep(STOP_LIMIT).await;

@@ -1,23 +1,45 @@
 //! What the options mean: settings that cannot be wrong. All problems are found before any is reported, and before
 //! anything is bound.
 
+mod kubernetes;
+
 use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use konnectivity_process::{
     check,
     exit::Exit,
+    klog::KlogOptions,
     layers::{self, Loaded, Settings},
     listen::Listen,
     logging::Logging,
     problems::{Effective, Problems},
+    proxy_environment::proxy_for,
 };
-use konnectivity_transport::{id::AgentId, identifier::Identifiers, settings::QuicSettings};
+use konnectivity_transport::{
+    id::AgentId,
+    identifier::{IdentifierError, Identifiers},
+    settings::QuicSettings,
+};
 use uuid::Uuid;
 
 use crate::options::Options;
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
+
+/// Settings of the reference that mean nothing here, or nothing yet.
+const WITHOUT_EFFECT: [&str; 10] = [
+    "alpn-proto",
+    "enable-contention-profiling",
+    "keepalive-time",
+    "kube-api-content-type",
+    "kubeconfig",
+    "lease-label-selector",
+    "lease-namespace",
+    "probe-interval",
+    "warn-on-channel-limit",
+    "xfr-channel-size",
+];
 
 /// Everything the agent is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,16 +60,22 @@ pub struct Config {
     pub dial_timeout: Duration,
     /// How long dials may run on after the first signal to stop. Zero: they are ended at once.
     pub graceful_shutdown_timeout: Duration,
+    /// Whether the process ends when it has drained. If not, it serves on until the second signal.
+    pub exit_after_drain: bool,
     /// Where health and metrics are served.
     pub health: Listen,
     /// Where what is for administrators is served.
     pub admin: Listen,
+    /// Whether the admin port serves profiles.
+    pub profiling: bool,
     /// How QUIC connections behave.
     pub quic: QuicSettings,
     /// What is logged.
     pub logging: Logging,
     /// All settings as text, for the log.
     pub effective: Effective,
+    /// What is taken although it does not mean what it says, for the log.
+    pub notices: Vec<String>,
 }
 
 /// Where the servers are: one name and port for all of them.
@@ -97,8 +125,8 @@ impl Config {
         arguments: impl IntoIterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Exit> {
-        let Loaded { options, problems } = layers::load::<Options>(arguments, environment)?;
-        Self::check(&options, problems)
+        let Loaded { options, problems } = layers::load::<Options>(arguments, &environment)?;
+        Self::check(&options, environment, problems)
             .map_err(|problems| Exit::Refused(format!("failed to validate {} options with {problems}", Options::ROLE)))
     }
 
@@ -106,15 +134,19 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong with them, and what was found before.
-    pub fn check(options: &Options, mut problems: Problems) -> Result<Self, Problems> {
-        match Self::build(options, &mut problems) {
+    pub fn check(
+        options: &Options,
+        environment: impl Fn(&str) -> Option<String>,
+        mut problems: Problems,
+    ) -> Result<Self, Problems> {
+        match Self::build(options, environment, &mut problems) {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(problems),
         }
     }
 
     /// Makes every check before the first result is looked at.
-    fn build(options: &Options, problems: &mut Problems) -> Option<Self> {
+    fn build(options: &Options, environment: impl Fn(&str) -> Option<String>, problems: &mut Problems) -> Option<Self> {
         let agent_id = agent_id(&options.agent_id, problems);
         let identifiers = identifiers(&options.agent_identifiers, problems);
         let server = server(options, problems);
@@ -127,8 +159,12 @@ impl Config {
         let health = listen(problems, health_host, ("health-server-port", options.health_server_port));
         let admin_host = ("admin-bind-address", options.admin_bind_address.as_str());
         let admin = listen(problems, admin_host, ("admin-server-port", options.admin_server_port));
+        kubernetes::check(options, problems);
+        proxy(options, environment, problems);
+        check::channel_size(problems, options.xfr_channel_size);
+        check::profiling(problems, options.enable_profiling, options.enable_contention_profiling);
         let quic = options.quic.settings(problems);
-        let logging = Logging::check(problems, &options.log_level, &options.log_format);
+        let logging = options.klog.logging(problems, &options.log_level, &options.log_format);
 
         let agent_id = agent_id?;
         let mut effective = problems.effective().clone();
@@ -142,13 +178,22 @@ impl Config {
             reconnect: reconnect?,
             dial_timeout: dial_timeout?,
             graceful_shutdown_timeout: graceful_shutdown_timeout?,
+            exit_after_drain: options.exit_after_drain,
             health: health?,
             admin: admin?,
+            profiling: options.enable_profiling,
             quic,
             logging: logging?,
             effective,
+            notices: notices(options, problems),
         })
     }
+}
+
+/// What is taken although it does not mean what it says.
+fn notices(options: &Options, problems: &Problems) -> Vec<String> {
+    let without_effect = check::without_effect(problems, WITHOUT_EFFECT.iter().chain(&KlogOptions::WITHOUT_EFFECT));
+    without_effect.into_iter().chain(options.klog.notice(problems)).collect()
 }
 
 fn listen(problems: &mut Problems, host: (&str, &str), port: (&'static str, i64)) -> Option<Listen> {
@@ -172,7 +217,14 @@ fn identifiers(query: &str, problems: &mut Problems) -> Option<Identifiers> {
     match Identifiers::parse_strict(query) {
         Ok(identifiers) => Some(identifiers),
         Err(error) => {
-            problems.add("agent-identifiers", error, "set it as in host=node-1&ipv4=10.0.0.7");
+            let reason = match error {
+                IdentifierError::Semicolon { .. } => "invalid semicolon separator in query".to_owned(),
+                IdentifierError::BadEscape { escape } => format!("invalid URL escape {escape:?}"),
+                IdentifierError::UnknownKey { key } => format!("unknown address type: {key}"),
+            };
+            let reason = format!("agent address is invalid: {reason}");
+            let remedy = "set it to host, ipv4, ipv6, cidr and default-route as in host=node-1&ipv4=10.0.0.7";
+            problems.rule("agent-identifiers", reason, remedy);
             None
         }
     }
@@ -188,12 +240,23 @@ fn server(options: &Options, problems: &mut Problems) -> Option<ServerAddress> {
     Some(ServerAddress { host: host.to_owned(), port })
 }
 
+/// The reference reaches the servers through an HTTP proxy when the environment names one.
+fn proxy(options: &Options, environment: impl Fn(&str) -> Option<String>, problems: &mut Problems) {
+    let Ok(port) = u16::try_from(options.proxy_server_port) else { return };
+    if let Some(proxy) = proxy_for(&options.proxy_server_host, port, environment) {
+        problems.add(
+            "proxy-server-host",
+            format_args!("the environment (HTTPS_PROXY) wants {proxy} to be used, and QUIC through an HTTP proxy is not yet supported"),
+            "unset HTTPS_PROXY, or name the servers in NO_PROXY, if UDP gets there without the proxy",
+        );
+    }
+}
+
 fn tls(options: &Options, problems: &mut Problems) -> Option<Tls> {
-    let reason = "the agent must know whose servers to trust";
+    let reason = "so that the agent knows whose servers to trust";
     let ca = check::required_file(problems, "ca-cert", &options.ca_cert, reason);
-    check::pair(problems, ("agent-cert", &options.agent_cert), ("agent-key", &options.agent_key));
-    let certificate = check::file(problems, "agent-cert", &options.agent_cert);
-    let key = check::file(problems, "agent-key", &options.agent_key);
+    let (certificate, key) =
+        check::pair(problems, ("agent-cert", &options.agent_cert), ("agent-key", &options.agent_key));
     let identity = certificate.zip(key).map(|(certificate, key)| Identity { certificate, key });
     Some(Tls { ca: ca?, identity })
 }
@@ -201,14 +264,18 @@ fn tls(options: &Options, problems: &mut Problems) -> Option<Tls> {
 fn reconnect(options: &Options, problems: &mut Problems) -> Option<Reconnect> {
     let interval = check::positive_duration(problems, "sync-interval", options.sync_interval);
     let interval_cap = check::positive_duration(problems, "sync-interval-cap", options.sync_interval_cap);
-    check::duration(problems, "probe-interval", options.probe_interval);
     let reconnect = Reconnect { interval: interval?, interval_cap: interval_cap?, forever: options.sync_forever };
     if reconnect.interval > reconnect.interval_cap {
-        let reason = format!("is more than sync-interval-cap, {}", options.sync_interval_cap);
-        problems.add("sync-interval", reason, "lower it, or raise --sync-interval-cap");
+        let reason = format!(
+            "sync interval {} must be less than sync interval cap {}",
+            options.sync_interval, options.sync_interval_cap
+        );
+        problems.rule("sync-interval", reason, "lower it, or raise --sync-interval-cap");
     }
     Some(reconnect)
 }
 
+#[cfg(test)]
+mod compatibility;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,9 @@ fn main() -> ExitCode {
 
 fn start(config: Config) -> anyhow::Result<()> {
     config.logging.start()?;
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
     open_files::raise();
     // One thread carries everything: its dials share it with the QUIC connection, so that no lock is contended.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -5,10 +5,17 @@ use std::time::Duration;
 
 use konnectivity_process::{
     dial_record::DialMetrics,
-    metrics::{Counted, DialTotals, QuicSnapshot, Registry, gauge_value, observe},
+    metrics::{Counted, DialTotals, QuicSnapshot, Registry, Series, gauge_value, observe, series},
 };
-use konnectivity_transport::wire::message::DialErrorKind;
+use konnectivity_transport::{
+    connection::ConnectionLost,
+    wire::{code::ConnectionCode, message::DialErrorKind},
+};
 use prometheus::{Histogram, IntCounterVec, IntGauge};
+
+use self::leases::LeaseMetrics;
+
+mod leases;
 
 const PREFIX: &str = "konnectivity_network_proxy_agent_";
 
@@ -19,33 +26,55 @@ const BUCKETS: [f64; 7] = [0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    dial_duration: Histogram,
+    dial_duration: Series<Histogram>,
     dial_failures: IntCounterVec,
+    server_failures: IntCounterVec,
     server_connections: IntGauge,
     known_servers: IntGauge,
-    endpoint_connections: IntGauge,
+    endpoint_connections: Series<IntGauge>,
+    stream_errors: IntCounterVec,
+    /// Of leases, which nobody reads yet.
+    #[allow(dead_code, reason = "nobody lists leases yet")]
+    pub leases: LeaseMetrics,
     totals: DialTotals,
 }
 
 impl Metrics {
-    /// All at 0; failures by reason appear with the first failure.
+    /// What the reference shows from the start is 0; the rest appears with its first use.
     pub fn new() -> Self {
         let registry = Registry::new(PREFIX);
+        let dials = registry.histograms(
+            "dial_duration_seconds",
+            "Latency of dial to the remote endpoint in seconds",
+            &[],
+            &BUCKETS,
+        );
+        let endpoints =
+            registry.gauges("open_endpoint_connections", "Current number of open endpoint connections.", &[]);
         Self {
-            dial_duration: registry.histogram(
-                "dial_duration_seconds",
-                "Time until the target was connected, in seconds.",
-                &BUCKETS,
-            ),
+            dial_duration: series(&dials, []),
             dial_failures: registry.counters(
                 "endpoint_dial_failure_total",
                 "Number of failures dialing the remote endpoint, by reason (example: timeout).",
-                "reason",
+                &["reason"],
             ),
-            server_connections: registry.gauge("open_server_connections", "Servers that are connected now."),
-            known_servers: registry.gauge("known_server_count", "Servers that should be connected."),
-            endpoint_connections: registry
-                .gauge("open_endpoint_connections", "Current number of open endpoint connections."),
+            server_failures: registry.counters(
+                "server_connection_failure_count",
+                "Count of failures to send to or receive from the proxy server, labeled by the direction \
+                 (from_server or to_server). DEPRECATED, please use stream_events_error_total",
+                &["direction"],
+            ),
+            server_connections: registry.gauge("open_server_connections", "Current number of open server connections."),
+            known_servers: registry
+                .gauge("known_server_count", "Current number of servers agent is trying to connect to."),
+            endpoint_connections: series(&endpoints, []),
+            stream_errors: registry.counters(
+                "stream_errors_total",
+                "Count of gRPC stream errors, by segment, grpc Code, packet type. \
+                 (example: from_agent, Code.Unavailable, DIAL_RSP)",
+                &["segment", "code", "packet_type"],
+            ),
+            leases: LeaseMetrics::new(&registry),
             totals: DialTotals::new(&registry),
             registry,
         }
@@ -63,6 +92,21 @@ impl Metrics {
             _ => "unknown",
         };
         self.dial_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// A connection to a server has ended. Unless one end closed it because it stops, it counts as what the reference
+    /// counts when it cannot receive from a server any more, so that alerts on lost servers go on working.
+    pub fn server_gone(&self, how: &ConnectionLost) {
+        use ConnectionCode::{DrainDeadline, Drained, Stopping};
+        let stopped = match how {
+            ConnectionLost::ClosedHere => true,
+            ConnectionLost::Closed { code, .. } => matches!(code, Some(Drained | DrainDeadline | Stopping)),
+            _ => false,
+        };
+        if !stopped {
+            self.server_failures.with_label_values(&["from_server"]).inc();
+            self.stream_errors.with_label_values(&["to_agent", "Unavailable", "Unknown"]).inc();
+        }
     }
 
     /// Counts a connection to a target until the guard is dropped.

@@ -2,14 +2,19 @@
 //! `config.rs` to say.
 
 use clap::{ArgAction, Args};
-use konnectivity_process::{duration::GoDuration, flag, layers::Settings, quic::QuicOptions};
+use konnectivity_process::{
+    duration::GoDuration, flag, klog::KlogOptions, layers::Settings, quic::QuicOptions, selector::Selector,
+    slice::StringSlice,
+};
 use serde::{Deserialize, Serialize};
 
 // Headings of `--help`.
 const SERVERS: &str = "Servers";
 const IDENTITY: &str = "This agent";
 const LIMITS: &str = "Limits";
-const HEALTH: &str = "Health and logs";
+const HEALTH: &str = "Health, profiles and logs";
+const KUBERNETES: &str = "Kubernetes: tokens and leases, not yet supported";
+const OTHERS: &str = "For the reference's sake, without effect";
 
 /// The agent's settings, in the order of `--help`.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -48,10 +53,6 @@ pub struct Options {
     #[arg(help_heading = SERVERS)]
     pub sync_forever: bool,
 
-    /// Taken for the reference's sake and without effect: QUIC's keep-alive and idle timeout find a lost connection
-    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = SERVERS)]
-    pub probe_interval: GoDuration,
-
     /// This agent's id, which must differ from that of every other agent. Empty: the environment's PROXY_AGENT_ID, or
     /// else a random UUID
     #[arg(long, value_name = "ID", default_value = "", help_heading = IDENTITY)]
@@ -69,6 +70,12 @@ pub struct Options {
     /// How long dials may run on after the first SIGTERM or SIGINT; 0: they are ended at once
     #[arg(long, value_name = "DURATION", default_value = "20s", help_heading = LIMITS)]
     pub graceful_shutdown_timeout: GoDuration,
+
+    /// Ends the process when it has drained. false: it stays after the first SIGTERM or SIGINT, as the reference does, and
+    /// serves until the second
+    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = LIMITS)]
+    pub exit_after_drain: bool,
 
     /// Address of --health-server-port; empty for all interfaces
     #[arg(long, value_name = "ADDRESS", default_value = "", help_heading = HEALTH)]
@@ -88,6 +95,11 @@ pub struct Options {
     #[arg(help_heading = HEALTH)]
     pub admin_server_port: i64,
 
+    /// Serves profiles of this process under /debug/pprof/ on the admin port
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = HEALTH)]
+    pub enable_profiling: bool,
+
     /// What is logged on standard error: error, warn, info, debug, trace, or a list such as
     /// info,konnectivity_transport=debug
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = HEALTH)]
@@ -96,6 +108,73 @@ pub struct Options {
     /// How it is written: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = HEALTH)]
     pub log_format: String,
+
+    /// File with the token by which the servers know this agent. Not yet supported: with a value, the agent refuses to
+    /// start
+    #[arg(long, value_name = "FILE", default_value = "", help_heading = KUBERNETES)]
+    pub service_account_token_path: String,
+
+    /// Counts the servers by their leases. Not yet supported: the agent refuses to start
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = KUBERNETES)]
+    pub count_server_leases: bool,
+
+    /// How the servers' own count and that of leases go together: default (one of them) or max (the higher). Without leases
+    /// there is only the servers' own
+    #[arg(long, value_name = "NAME", default_value = "default", help_heading = KUBERNETES)]
+    pub server_count_source: String,
+
+    /// Namespace of the leases. Without effect yet
+    #[arg(long, value_name = "NAME", default_value = "kube-system", help_heading = KUBERNETES)]
+    pub lease_namespace: String,
+
+    /// Labels that the leases must have, as a Kubernetes selector such as a=b,c in (d,e),!f. It must be well formed;
+    /// without effect yet
+    #[arg(long, value_name = "SELECTOR", default_value = "k8s-app=konnectivity-server", alias = "lease-label")]
+    #[arg(help_heading = KUBERNETES)]
+    pub lease_label_selector: Selector,
+
+    /// File that says how to reach the Kubernetes API. It must be there if it is named; only leases use it, so that it has
+    /// no effect yet
+    #[arg(long, value_name = "FILE", default_value = "", help_heading = KUBERNETES)]
+    pub kubeconfig: String,
+
+    /// Content type of requests to the Kubernetes API. Without effect yet
+    #[arg(long, value_name = "TYPE", default_value = "application/vnd.kubernetes.protobuf", help_heading = KUBERNETES)]
+    pub kube_api_content_type: String,
+
+    /// Is how often the reference looks at its connections. Here QUIC's keep-alive and idle timeout find a lost one
+    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = OTHERS)]
+    pub probe_interval: GoDuration,
+
+    /// Is for connections over gRPC. Those over QUIC have --quic-keep-alive-interval, and --quic-idle-timeout finds the dead
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = OTHERS)]
+    pub keepalive_time: GoDuration,
+
+    /// Names of protocols that the reference offers in its TLS handshake before h2, so that a proxy can tell agents from
+    /// others. Over QUIC there is one protocol, konnectivity-quic/1, and nothing to be told from
+    #[arg(long, value_name = "NAMES", default_value = "", help_heading = OTHERS)]
+    pub alpn_proto: StringSlice,
+
+    /// Is the length of the reference's queues, and must be above 0. Here no data waits in a queue:
+    /// --quic-stream-receive-window bounds what a dial may hold
+    #[arg(long, value_name = "NUMBER", default_value = "150", value_parser = flag::integer, help_heading = OTHERS)]
+    pub xfr_channel_size: i64,
+
+    /// Says that full queues are to be logged, of which there are none here
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = OTHERS)]
+    pub warn_on_channel_limit: bool,
+
+    /// Is for the reference's profile of where it waits, and needs --enable-profiling. Nothing is recorded here
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = OTHERS)]
+    pub enable_contention_profiling: bool,
+
+    /// klog's flags, at the top level of the file.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub klog: KlogOptions,
 
     /// QUIC, in a table of its own.
     #[command(flatten)]
@@ -107,4 +186,6 @@ impl Settings for Options {
     const ROLE: &'static str = "agent";
     const ABOUT: &'static str = "Connects to proxy-servers over QUIC and dials targets for them";
     const ENVIRONMENT: &'static [(&'static str, &'static str)] = &[("agent-id", "PROXY_AGENT_ID")];
+    const DEPRECATED: &'static [(&'static str, &'static str)] =
+        &[("lease-label", "use --lease-label-selector instead")];
 }

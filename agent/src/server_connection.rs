@@ -78,8 +78,10 @@ pub struct Connector {
     pub budget: Arc<MemoryBudget>,
     /// What each dial needs.
     pub dials: Dials,
-    /// Cancelled when the agent drains.
+    /// Cancelled when the agent drains: the servers are told.
     pub drain: CancellationToken,
+    /// Cancelled when connections are to be closed once they have no dials.
+    pub leave: CancellationToken,
     /// Connections that are served now, for metrics.
     pub served: Arc<DashMap<ServerId, Connection>>,
 }
@@ -117,6 +119,8 @@ impl server_set::Connector for Connector {
             control,
             dials: Dials { server, ..self.dials.clone() },
             drain: self.drain.clone(),
+            leave: self.leave.clone(),
+            server_drains: CancellationToken::new(),
             served: self.served.clone(),
         })
     }
@@ -130,6 +134,8 @@ pub struct ServerConnection {
     control: ControlStream,
     dials: Dials,
     drain: CancellationToken,
+    leave: CancellationToken,
+    server_drains: CancellationToken,
     served: Arc<DashMap<ServerId, Connection>>,
 }
 
@@ -140,6 +146,10 @@ impl server_set::Connection for ServerConnection {
 
     fn server_count(&self) -> u32 {
         self.server_count
+    }
+
+    fn server_drains(&self) -> CancellationToken {
+        self.server_drains.clone()
     }
 
     async fn serve(self) {
@@ -156,14 +166,15 @@ impl server_set::Connection for ServerConnection {
 
 impl ServerConnection {
     async fn serve_to_end(self) {
-        let Self { server_id, connection, control, dials, drain, served, .. } = self;
+        let Self { server_id, connection, control, dials, drain, leave, server_drains, served, .. } = self;
         served.insert(server_id.clone(), connection.clone());
         let lost = tokio::select! {
             lost = accept(&connection, &dials) => lost,
-            lost = attend(&connection, control, &drain) => lost,
-            lost = leave(&connection, &dials.stop, &drain) => lost,
+            lost = attend(&connection, control, &drain, &server_drains) => lost,
+            lost = end(&connection, &dials.stop, &leave) => lost,
         };
         tracing::info!(reason = %lost, "disconnected from a server");
+        dials.metrics.server_gone(&lost);
         served.remove(&server_id);
         // What is left to do must not delay the next connection.
         dials.tasks.spawn(async move { connection.wait_closed(CLOSE_LIMIT).await });
@@ -181,7 +192,12 @@ async fn accept(connection: &Connection, dials: &Dials) -> ConnectionLost {
 }
 
 /// Handles control messages, and tells the server when the agent drains.
-async fn attend(connection: &Connection, mut control: ControlStream, drain: &CancellationToken) -> ConnectionLost {
+async fn attend(
+    connection: &Connection,
+    mut control: ControlStream,
+    drain: &CancellationToken,
+    server_drains: &CancellationToken,
+) -> ConnectionLost {
     let mut told = false;
     let mut govern = std::pin::pin!(connection.govern());
     loop {
@@ -197,7 +213,10 @@ async fn attend(connection: &Connection, mut control: ControlStream, drain: &Can
                 }
             }
             message = control.receiver.next() => match message {
-                Ok(ControlBody::Drain(drain)) => tracing::info!(reason = drain.reason, "the server drains"),
+                Ok(ControlBody::Drain(drain)) => {
+                    tracing::info!(reason = drain.reason, "the server drains");
+                    server_drains.cancel();
+                }
                 // Server addresses are for a later version of this agent, which says so in its capabilities.
                 Ok(ControlBody::Servers(_)) => {}
                 Ok(_) => {
@@ -215,9 +234,9 @@ async fn attend(connection: &Connection, mut control: ControlStream, drain: &Can
     connection.closed().await
 }
 
-/// After a drain: closes the connection when its last dial has ended, or when dials must end now.
-async fn leave(connection: &Connection, stop: &CancellationToken, drain: &CancellationToken) -> ConnectionLost {
-    drain.cancelled().await;
+/// When the agent leaves: closes the connection when its last dial has ended, or when dials must end now.
+async fn end(connection: &Connection, stop: &CancellationToken, leave: &CancellationToken) -> ConnectionLost {
+    leave.cancelled().await;
     let deadline_passed = tokio::select! {
         () = idle(connection, LAST_DIALS) => false,
         () = stop.cancelled() => true,

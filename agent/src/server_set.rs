@@ -5,7 +5,7 @@
 //!              +-- Dial --> attempt (Connector) --> Keep ------> serve until lost --+
 //! known::next -+                               \-> Duplicate --> close              |
 //!      ^       +-- WaitUntil / Rest                                                 |
-//!      +---------------- connected, failed, lost; drain, stop ---------------------+
+//!      +------- connected, failed, server drains, lost; drain, stop ---------------+
 //! ```
 
 mod known;
@@ -15,7 +15,7 @@ use std::{collections::HashMap, error::Error, future::Future, sync::Arc, time::D
 use konnectivity_transport::{error::with_sources, id::ServerId};
 use tokio::{
     sync::watch,
-    task::{self, JoinError, JoinSet},
+    task::{self, AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,9 @@ pub trait Connection: Send + 'static {
 
     /// How many servers there are, as this one says. 0 when it does not.
     fn server_count(&self) -> u32;
+
+    /// Cancelled when the server says that it drains.
+    fn server_drains(&self) -> CancellationToken;
 
     /// Serves dials until the connection is lost or closed. It must end by itself when the process drains or stops:
     /// [`run`] waits for it.
@@ -100,6 +103,7 @@ pub async fn run<C: Connector>(
         attempt_limit: settings.attempt_limit,
         attempts: JoinSet::new(),
         connections: JoinSet::new(),
+        drains: JoinSet::new(),
         serving: HashMap::new(),
         status,
     };
@@ -114,9 +118,17 @@ struct ServerSet<C: Connector> {
     attempts: JoinSet<Result<C::Connection, String>>,
     /// Tasks that serve connections, or close duplicates.
     connections: JoinSet<()>,
-    /// Whom a task serves, and since when.
-    serving: HashMap<task::Id, (ServerId, Instant)>,
+    /// Tasks that wait for a server to drain.
+    drains: JoinSet<ServerId>,
+    /// What is known of a task that serves a connection.
+    serving: HashMap<task::Id, Serving>,
     status: watch::Sender<ServerSetStatus>,
+}
+
+struct Serving {
+    server_id: ServerId,
+    since: Instant,
+    waits_for_drain: AbortHandle,
 }
 
 impl<C: Connector> ServerSet<C> {
@@ -137,6 +149,10 @@ impl<C: Connector> ServerSet<C> {
                 () = drain.cancelled() => break,
                 Some(attempt) = self.attempts.join_next() => self.attempted(attempt),
                 Some(ended) = self.connections.join_next_with_id() => self.ended(ended),
+                // Those that wait no longer were told to.
+                Some(drains) = self.drains.join_next() => if let Ok(server_id) = drains {
+                    self.known.on_draining(&server_id);
+                },
                 () = sleep_until(wake_up.unwrap_or_else(Instant::now)), if wake_up.is_some() => {}
             }
         }
@@ -188,8 +204,13 @@ impl<C: Connector> ServerSet<C> {
         match self.known.on_connected(&server_id, count, now, rand::random()) {
             Verdict::Keep => {
                 tracing::info!(%server_id, server_count = count, "connected to a server");
+                let (drains, id) = (connection.server_drains(), server_id.clone());
+                let waits_for_drain = self.drains.spawn(async move {
+                    drains.cancelled().await;
+                    id
+                });
                 let task = self.connections.spawn(connection.serve());
-                self.serving.insert(task.id(), (server_id, now));
+                self.serving.insert(task.id(), Serving { server_id, since: now, waits_for_drain });
             }
             Verdict::Duplicate => {
                 tracing::debug!(%server_id, "closing a second connection to a server");
@@ -207,7 +228,8 @@ impl<C: Connector> ServerSet<C> {
             }
         };
         // A duplicate that has been closed serves nobody.
-        if let Some((server_id, since)) = self.serving.remove(&id) {
+        if let Some(Serving { server_id, since, waits_for_drain }) = self.serving.remove(&id) {
+            waits_for_drain.abort();
             let lasted = since.elapsed();
             tracing::info!(%server_id, ?lasted, "connection to a server ended");
             self.known.on_lost(&server_id, lasted, Instant::now(), rand::random());

@@ -21,13 +21,21 @@ pub const REGISTERED_PORTS: RangeInclusive<i64> = 1024..=49_151;
 
 /// A file that may be left out: it must be there and readable if it is named.
 pub fn file(problems: &mut Problems, setting: &str, path: &str) -> Option<PathBuf> {
+    file_called(problems, setting, path, &format!("error checking {}", named(setting, path)))
+}
+
+/// The same where the reference has words of its own for a file that is not there.
+pub fn file_called(problems: &mut Problems, setting: &str, path: &str, missing: &str) -> Option<PathBuf> {
     if path.is_empty() {
         return None;
     }
-    let path = Path::new(path);
-    let Err(error) = open(path) else { return Some(path.to_owned()) };
+    let Err(error) = open(Path::new(path)) else { return Some(path.into()) };
     let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "correct the path, or put the file there",
+        io::ErrorKind::NotFound => {
+            let rule = format!("{missing}, got stat {path}: no such file or directory");
+            problems.rule(setting, rule, "correct the path, or put the file there");
+            return None;
+        }
         io::ErrorKind::PermissionDenied => "make it readable by the user that this program runs as",
         io::ErrorKind::IsADirectory => "name the file in it",
         _ => "name a file that can be read",
@@ -36,12 +44,21 @@ pub fn file(problems: &mut Problems, setting: &str, path: &str) -> Option<PathBu
     None
 }
 
-/// A file that must be named, too.
+/// What the reference calls a file that is not there.
+fn named(setting: &str, path: &str) -> String {
+    match setting {
+        "kubeconfig" => format!("KubeconfigPath {path:?}"),
+        "ca-cert" => format!("agent CA cert {path}"),
+        _ => format!("{} {path}", spoken(setting).replace(" ca ", " CA ")),
+    }
+}
+
+/// A file that must be named, too. `reason` goes on after "must be set".
 pub fn required_file(problems: &mut Problems, setting: &str, path: &str, reason: &str) -> Option<PathBuf> {
     if path.is_empty() {
         problems.add(
             setting,
-            format_args!("{} must be set: {reason}", spoken(setting)),
+            format_args!("{} must be set {reason}", spoken(setting)),
             format_args!("set --{setting} to a file"),
         );
     }
@@ -60,33 +77,40 @@ fn open(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A certificate is of no use without its key, and a key without its certificate.
-pub fn pair(problems: &mut Problems, certificate: (&str, &str), key: (&str, &str)) {
-    for ((setting, value), (other, other_value)) in [(certificate, key), (key, certificate)] {
+/// A certificate and its key: the one is of no use without the other. Looked at in the reference's order.
+pub fn pair(
+    problems: &mut Problems,
+    certificate: (&str, &str),
+    key: (&str, &str),
+) -> (Option<PathBuf>, Option<PathBuf>) {
+    let mut half = |(setting, value): (&str, &str), (other, other_value): (&str, &str)| {
+        let path = file(problems, setting, value);
         if !value.is_empty() && other_value.is_empty() {
-            let reason = format!("cannot have {} empty when {} is set", spoken(other), spoken(setting));
-            problems.add(setting, reason, format_args!("set --{other} as well, or neither"));
+            let rule = format!("cannot have {} empty when {} is set to {value:?}", spoken(other), spoken(setting));
+            problems.rule(setting, rule, format_args!("set --{other} as well, or neither"));
         }
-    }
+        path
+    };
+    let key_path = half(key, certificate);
+    (half(certificate, key), key_path)
 }
 
 /// A port of a range.
 pub fn port(problems: &mut Problems, setting: &str, port: i64, range: RangeInclusive<i64>) -> Option<u16> {
     let name = spoken(setting);
     let (least, most) = (*range.start(), *range.end());
-    let reason = if range.contains(&port) {
+    let remedy = format!("choose one from {least} to {most}");
+    if range.contains(&port) {
         return u16::try_from(port).ok();
+    } else if port < least && least == 1 {
+        problems.rule(setting, format_args!("{name} {port} must be greater than 0"), remedy);
     } else if port < least {
-        match least {
-            1 => format!("{name} {port} must be greater than 0"),
-            _ => format!("please do not try to use reserved port {port} for the {name}"),
-        }
+        problems.rule(setting, format_args!("please do not try to use reserved port {port} for the {name}"), remedy);
     } else if most < i64::from(u16::MAX) {
-        format!("please do not try to use ephemeral port {port} for the {name}")
+        problems.rule(setting, format_args!("please do not try to use ephemeral port {port} for the {name}"), remedy);
     } else {
-        format!("{name} {port} is more than a port can be")
-    };
-    problems.add(setting, reason, format_args!("choose one from {least} to {most}"));
+        problems.add(setting, format_args!("{name} {port} is more than a port can be"), remedy);
+    }
     None
 }
 
@@ -155,11 +179,7 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 pub fn duration(problems: &mut Problems, setting: &str, duration: GoDuration) -> Option<Duration> {
     let checked = duration.to_std();
     if checked.is_none() {
-        problems.add(
-            setting,
-            format_args!("{} {duration} must not be negative", spoken(setting)),
-            "set it to 0 or more",
-        );
+        problems.rule(setting, format_args!("{setting} must be >= 0, got {duration}"), "set it to 0 or more");
     }
     checked
 }
@@ -175,6 +195,33 @@ pub fn positive_duration(problems: &mut Problems, setting: &str, duration: GoDur
         );
     }
     checked
+}
+
+/// The length of the reference's queues: there are none here, but what the reference refuses is refused.
+pub fn channel_size(problems: &mut Problems, size: i64) {
+    if size <= 0 {
+        problems.rule("xfr-channel-size", format_args!("channel size {size} must be greater than 0"), "leave it out");
+    }
+}
+
+/// The two switches for profiles: the second needs the first.
+pub fn profiling(problems: &mut Problems, profiling: bool, contention_profiling: bool) {
+    if contention_profiling && !profiling {
+        let reason = "if --enable-contention-profiling is set, --enable-profiling must also be set";
+        problems.rule("enable-contention-profiling", reason, "set --enable-profiling, or leave both out");
+    }
+}
+
+/// What to tell of settings that somebody has set and that have no effect here; `None` when there are none.
+pub fn without_effect<'s>(problems: &Problems, settings: impl IntoIterator<Item = &'s &'s str>) -> Option<String> {
+    let set = settings.into_iter().filter(|setting| problems.effective().is_set(setting));
+    let flags: Vec<_> = set.map(|setting| format!("--{setting}")).collect();
+    (!flags.is_empty()).then(|| format!("taken and without effect here: {}", flags.join(", ")))
+}
+
+/// A setting that asks for what is not there yet: taken and forgotten, it would be worse than refused.
+pub fn not_yet_supported(problems: &mut Problems, setting: &str, flags: &str, remedy: &str) {
+    problems.add(setting, format_args!("{flags} not yet supported by this version"), remedy);
 }
 
 /// A setting's name as words: `server-port` is the server port.
@@ -219,7 +266,16 @@ mod tests {
         let text = path.to_str().unwrap();
         let look = |path: &str| checked(|problems| file(problems, "ca-cert", path));
         assert_eq!(look(""), (None, String::new()));
-        assert!(look(text).1.starts_with("ca-cert: cannot read the file: No such file"));
+        let missing = |name: &str| (None, format!("{name}, got stat {text}: no such file or directory"));
+        assert_eq!(look(text), missing(&format!("ca-cert: error checking agent CA cert {text}")));
+        for (setting, called) in [
+            ("cluster-ca-cert", format!("cluster CA cert {text}")),
+            ("service-account-token-path", format!("service account token path {text}")),
+            ("kubeconfig", format!("KubeconfigPath {text:?}")),
+        ] {
+            let found = checked(|problems| file(problems, setting, text));
+            assert_eq!(found, missing(&format!("{setting}: error checking {called}")));
+        }
         std::fs::write(&path, "x").unwrap();
         assert_eq!(look(text), (Some(path.clone()), String::new()));
         assert!(look(folder.path().to_str().unwrap()).1.contains("is a directory"));
@@ -228,17 +284,27 @@ mod tests {
         if File::open(&path).is_err() {
             assert!(look(text).1.contains("ermission denied"));
         }
-        let required = checked(|problems| required_file(problems, "ca-cert", "", "it is needed"));
-        assert_eq!(required, (None, "ca-cert: ca cert must be set: it is needed".to_owned()));
+        let required = checked(|problems| required_file(problems, "ca-cert", "", "at all times"));
+        assert_eq!(required, (None, "ca-cert: ca cert must be set at all times".to_owned()));
     }
 
     #[test]
     fn pairs() {
-        let look = |certificate, key| checked(|problems| pair(problems, ("a-cert", certificate), ("a-key", key))).1;
-        assert_eq!(look("", ""), "");
-        assert_eq!(look("x", "y"), "");
-        assert_eq!(look("x", ""), "a-cert: cannot have a key empty when a cert is set");
-        assert_eq!(look("", "y"), "a-key: cannot have a cert empty when a key is set");
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("a.pem");
+        std::fs::write(&path, "x").unwrap();
+        let file = path.to_str().unwrap();
+        let look = |certificate, key| checked(|problems| pair(problems, ("a-cert", certificate), ("a-key", key)));
+        assert_eq!(look("", ""), ((None, None), String::new()));
+        assert_eq!(look(file, file), ((Some(path.clone()), Some(path.clone())), String::new()));
+        let without_key = format!("a-cert: cannot have a key empty when a cert is set to {file:?}");
+        assert_eq!(look(file, ""), ((Some(path.clone()), None), without_key));
+        let without_certificate = format!("a-key: cannot have a cert empty when a key is set to {file:?}");
+        assert_eq!(look("", file), ((None, Some(path.clone())), without_certificate));
+        let mut problems = Problems::default();
+        pair(&mut problems, ("a-cert", "missing"), ("a-key", ""));
+        let found: Vec<_> = problems.found().iter().map(|problem| problem.reason.as_str()).collect();
+        assert!(found[0].starts_with("error checking a cert missing") && found[1].contains("a key empty"), "{found:?}");
     }
 
     #[test]
@@ -270,7 +336,7 @@ mod tests {
     fn durations() {
         let any = |text: &str| checked(|problems| duration(problems, "a-wait", text.parse().unwrap()));
         assert_eq!(any("0"), (Some(Duration::ZERO), String::new()));
-        assert_eq!(any("-1s"), (None, "a-wait: a wait -1s must not be negative".into()));
+        assert_eq!(any("-1s"), (None, "a-wait: a-wait must be >= 0, got -1s".into()));
         let positive = |text: &str| checked(|problems| positive_duration(problems, "a-wait", text.parse().unwrap()));
         assert_eq!(positive("1s"), (Some(Duration::from_secs(1)), String::new()));
         for text in ["0s", "-1s"] {

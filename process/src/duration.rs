@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::flag::quoted;
+
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;
 const SECOND: u64 = 1_000 * MILLISECOND;
@@ -33,23 +35,23 @@ impl From<Duration> for GoDuration {
     }
 }
 
-/// Why a text is not a duration.
+/// Why a text is not a duration; in Go's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// No number where one must be.
-    #[error("{text:?} is not a duration; write numbers with units, such as 1h30m, 5s or 100ms")]
+    #[error("time: invalid duration {}", quoted(text))]
     Malformed {
         /// All of what was written.
         text: String,
     },
     /// A number other than zero and nothing behind it.
-    #[error("{text:?} has no unit; append one of ns, us, ms, s, m, h")]
+    #[error("time: missing unit in duration {}", quoted(text))]
     MissingUnit {
         /// All of what was written.
         text: String,
     },
     /// Letters that are not a unit.
-    #[error("{text:?} has the unknown unit {unit:?}; known are ns, us, ms, s, m, h")]
+    #[error("time: unknown unit {} in duration {}", quoted(unit), quoted(text))]
     UnknownUnit {
         /// All of what was written.
         text: String,
@@ -57,7 +59,7 @@ pub enum DurationError {
         unit: String,
     },
     /// More than 292 years.
-    #[error("{text:?} is too long; the limit is 2562047h")]
+    #[error("time: invalid duration {}", quoted(text))]
     TooLong {
         /// All of what was written.
         text: String,

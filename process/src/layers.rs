@@ -3,17 +3,25 @@
 //! Each setting is ONE field of a program's options. clap's derive makes a flag and the default of it, serde's a key of
 //! the file with the same name; a nested struct is a table of the file, and its name the front of its flags' names.
 
+mod command_line;
 mod file;
 
-use std::{collections::BTreeMap, ffi::OsString, path::Path, sync::Arc};
+use std::{
+    any::TypeId,
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, parser::ValueSource};
+use clap::{Arg, ArgAction, Args, Command};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use crate::{
-    duration::GoDuration,
     exit::Exit,
+    flag,
     problems::{Effective, Origin, Problem, Problems},
     version,
 };
@@ -22,6 +30,9 @@ use crate::{
 ///
 /// Every field needs a clap default and a long flag with the name that serde gives it (of a nested struct: its name
 /// and a hyphen in front). `deny_unknown_fields` isn't needed: unknown keys are found here, with their line.
+///
+/// A flag with two names has the second as an `alias` of clap; of both on one command line, the last one counts. What
+/// `hide` keeps out of `--help` works all the same.
 pub trait Settings: Args + Serialize + DeserializeOwned {
     /// The program's name.
     const PROGRAM: &'static str;
@@ -31,6 +42,8 @@ pub trait Settings: Args + Serialize + DeserializeOwned {
     const ABOUT: &'static str;
     /// Settings that a variable of the environment can give, and the variable. An empty one counts as not there.
     const ENVIRONMENT: &'static [(&'static str, &'static str)];
+    /// Flags that work, but are not shown by `--help` and give a warning, of which this is the end: `use --x instead`.
+    const DEPRECATED: &'static [(&'static str, &'static str)] = &[];
 }
 
 /// What the four places say together.
@@ -49,60 +62,90 @@ pub fn command<S: Settings>() -> Command {
         .value_name("FILE")
         .default_value("")
         .help("File with settings in TOML, under the names of the flags. A flag goes over the environment, that over the file");
-    let command =
-        Command::new(S::PROGRAM).bin_name(S::PROGRAM).version(version::long()).args_override_self(true).arg(config);
-    S::augment_args(command).about(S::ABOUT).mut_args(as_go_does)
+    let switch = |name| Arg::new(name).long(name).value_name("BOOL").value_parser(flag::boolean).default_value("false");
+    let help = switch("help").short('h').help("Prints this").hide_default_value(true);
+    let version = switch("version").help("Prints the version").hide_default_value(true);
+    let command = Command::new(S::PROGRAM)
+        .bin_name(S::PROGRAM)
+        .version(version::long())
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .override_usage(format!("{} [flags]", S::PROGRAM))
+        .args([config, help, version]);
+    S::augment_args(command).about(S::ABOUT).mut_args(|argument| {
+        let is_deprecated = S::DEPRECATED.iter().any(|(flag, _)| argument.get_long() == Some(flag));
+        let argument = as_go_does(argument);
+        if is_deprecated { argument.hide(true) } else { argument }
+    })
 }
 
-/// Booleans take a value behind `=` only, numbers and durations may be negative, and `--help` has no empty defaults.
-fn as_go_does(arg: Arg) -> Arg {
-    let has_default = arg.get_default_values().iter().any(|value| !value.is_empty());
-    let arg = arg.hide_default_value(!has_default);
-    let kind = arg.get_value_parser().type_id();
-    if kind == std::any::TypeId::of::<bool>() {
-        arg.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true")
-    } else {
-        let signed = [std::any::TypeId::of::<i64>(), std::any::TypeId::of::<GoDuration>()];
-        let may_be_negative = signed.iter().any(|signed| kind == *signed);
-        arg.allow_hyphen_values(may_be_negative)
+/// Booleans take a value behind `=` only, and `--help` has no empty defaults.
+fn as_go_does(argument: Arg) -> Arg {
+    let has_default = argument.get_default_values().iter().any(|value| !value.is_empty());
+    let hides_default = argument.is_hide_default_value_set() || !has_default;
+    let argument = argument.hide_default_value(hides_default);
+    if argument.get_value_parser().type_id() != TypeId::of::<bool>() {
+        return argument;
     }
+    argument.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true")
 }
 
-/// Reads flags (the first argument is the program's name), the file they name, and the environment.
+/// Reads flags (the first argument is the program's name), the file they name, and the environment. Warnings about
+/// flags go to standard error.
 ///
 /// # Errors
-/// [`Exit`] for `--help`, `--version`, and flags that clap refuses. Everything else that is wrong is in
+/// [`Exit`] for `--help`, `--version`, and flags that cannot be read. Everything else that is wrong is in
 /// [`Loaded::problems`], so that it can be reported together with what the values' own checks find.
 pub fn load<S: Settings>(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Loaded<S>, Exit> {
-    let command = command::<S>();
-    let defaults = to_table(&S::from_arg_matches(&command.clone().try_get_matches_from([S::PROGRAM])?)?);
-    let matches = command.clone().try_get_matches_from(arguments)?;
-    let flags = S::from_arg_matches(&matches)?;
+    load_and_warn(arguments, environment, &mut io::stderr())
+}
 
-    let mut layers = Layers::<S>::new(defaults);
-    if let Some(path) = matches.get_one::<String>("config").filter(|path| !path.is_empty()) {
-        layers.lay_file(path);
+fn load_and_warn<S: Settings>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<String>,
+    warnings: &mut dyn Write,
+) -> Result<Loaded<S>, Exit> {
+    let mut command = command::<S>();
+    let matches = command.try_get_matches_from_mut([S::PROGRAM])?;
+    let mut layers = Layers::<S>::new(to_table(&S::from_arg_matches(&matches)?));
+
+    let line = match command_line::read::<S>(&mut command, arguments.into_iter().skip(1)) {
+        Ok(line) => line,
+        // The usage is long, so that the reason is told behind it, too.
+        Err(error) => return Err(Exit::Refused(format!("{error}\n{}\nError: {error}", help(command.about(None))))),
+    };
+    for warning in &line.warnings {
+        // Nobody is left to hear that standard error is closed.
+        let _ = writeln!(warnings, "{warning}");
+    }
+    if line.help {
+        return Err(Exit::Told(help(command)));
+    }
+    if line.version {
+        return Err(Exit::Told(command.render_version()));
+    }
+    if !line.config.is_empty() {
+        layers.lay_file(&line.config);
     }
     for (setting, variable) in S::ENVIRONMENT {
         if let Some(value) = environment(variable).filter(|value| !value.is_empty()) {
             layers.lay(setting, Value::String(value), Origin::Environment(variable));
         }
     }
-    for (key, value) in leaves(&to_table(&flags)) {
-        if is_typed(&command, &matches, &key.setting()) {
-            layers.lay(&key.setting(), value, Origin::Flag);
-        }
+    for (setting, value) in line.settings {
+        layers.lay(&setting, value, Origin::Flag);
     }
     Ok(layers.finish())
 }
 
-/// Whether the command line holds the flag.
-fn is_typed(command: &Command, matches: &ArgMatches, flag: &str) -> bool {
-    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
-    argument.is_some_and(|argument| matches.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine))
+/// The text of `--help`.
+fn help(mut command: Command) -> String {
+    let is_long = command.get_arguments().any(|argument| argument.get_long_help().is_some());
+    let help = if is_long { command.render_long_help() } else { command.render_help() };
+    help.to_string()
 }
 
 fn to_table<S: Serialize>(options: &S) -> Table {
@@ -185,6 +228,7 @@ impl<S: Settings> Layers<S> {
                 value: Some(text),
                 origin,
                 reason: error.message().to_owned(),
+                is_rule: false,
                 remedy: format!("{} --help says what it takes", S::PROGRAM),
             }),
         }
@@ -223,7 +267,7 @@ impl<S: Settings> Layers<S> {
 
     fn refuse(&mut self, setting: &str, path: &Path, origin: Origin, reason: String, remedy: String) {
         let value = Some(path.display().to_string());
-        self.found.push(Problem { setting: setting.to_owned(), value, origin, reason, remedy });
+        self.found.push(Problem { setting: setting.to_owned(), value, origin, reason, is_rule: false, remedy });
     }
 
     /// Names the key, and the one that was perhaps meant.
@@ -237,7 +281,8 @@ impl<S: Settings> Layers<S> {
             },
             None => format!("remove it, or correct its name; {} --help lists the settings", S::PROGRAM),
         };
-        Problem { setting: key.join("."), value: None, origin, reason: "no setting has this name".to_owned(), remedy }
+        let reason = "no setting has this name".to_owned();
+        Problem { setting: key.join("."), value: None, origin, reason, is_rule: false, remedy }
     }
 
     fn finish(self) -> Loaded<S> {

@@ -1,19 +1,36 @@
 //! What the metrics of both binaries have in common: one registry of their own, the totals of ended dials, and the
 //! state of each QUIC connection, which is copied at the time of a scrape instead of being kept up to date.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder, core::Collector,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    core::{Collector, MetricVec, MetricVecBuilder},
     proto::MetricFamily,
 };
 
+#[cfg(any(test, feature = "testing"))]
+pub mod document;
 mod quic;
 
 pub use self::quic::QuicSnapshot;
 
-/// The `Content-Type` of [`Registry::encode`]: Prometheus' text format.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+/// A series that is not shown before its first use: the reference keeps even metrics without labels in vectors, and its
+/// tests compare whole families. It is looked up once only.
+pub type Series<M> = LazyLock<M, Box<dyn FnOnce() -> M + Send>>;
+
+/// The series of `family` that has these values of its labels.
+pub fn series<B, const N: usize>(family: &MetricVec<B>, values: [&'static str; N]) -> Series<B::M>
+where
+    B: MetricVecBuilder + 'static,
+{
+    let family = family.clone();
+    LazyLock::new(Box::new(move || family.with_label_values(&values)))
+}
+
+/// The `Content-Type` of [`Registry::encode`], as the reference writes it: Prometheus' text format, and no names beyond
+/// letters, digits, underscores and colons.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 /// The metrics of one process. Not the library's global registry, so that tests can have several.
 #[derive(Debug)]
@@ -39,21 +56,26 @@ impl Registry {
         self.register(IntGauge::with_opts(self.options(name, help)))
     }
 
-    /// A gauge for each value of `label`. A value that was never set has no sample.
-    pub fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(self.options(name, help), &[label]))
+    /// A counter, 0 from the start.
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::with_opts(self.options(name, help)))
     }
 
-    /// A counter for each value of `label`. A value that was never counted has no sample: the reference's tests compare
-    /// whole families.
-    pub fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        self.register(IntCounterVec::new(self.options(name, help), &[label]))
+    /// A gauge for each combination of values of `labels`. What was never set has no sample.
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(self.options(name, help), labels))
     }
 
-    /// A histogram with these upper bounds.
-    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    /// A counter for each combination of values of `labels`. What was never counted has no sample.
+    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(self.options(name, help), labels))
+    }
+
+    /// A histogram with these upper bounds for each combination of values of `labels`. What was never observed has no
+    /// sample.
+    pub fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         let options = HistogramOpts::from(self.options(name, help)).buckets(buckets.to_vec());
-        self.register(Histogram::with_opts(options))
+        self.register(HistogramVec::new(options, labels))
     }
 
     /// Everything in Prometheus' text format 0.0.4, together with values that are kept elsewhere: the connections of
@@ -118,10 +140,10 @@ impl DialTotals {
         let bytes = registry.counters(
             "dial_bytes_total",
             "Bytes carried by ended dials, by direction (to_target, to_client).",
-            "direction",
+            &["direction"],
         );
         Self {
-            dials: registry.counters("dials_total", "Ended dials, by outcome.", "outcome"),
+            dials: registry.counters("dials_total", "Ended dials, by outcome.", &["outcome"]),
             // No test of the reference knows this family, so its two samples may be there from the start.
             bytes_to_target: bytes.with_label_values(&["to_target"]),
             bytes_to_client: bytes.with_label_values(&["to_client"]),

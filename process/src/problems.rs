@@ -93,13 +93,16 @@ pub struct Problem {
     pub origin: Origin,
     /// What is wrong with that.
     pub reason: String,
+    /// Whether the reason is a rule of the reference, in its words: a sentence that is complete without the setting's
+    /// name.
+    pub is_rule: bool,
     /// What to do about it.
     pub remedy: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { setting, value, origin, reason, remedy } = self;
+        let Self { setting, value, origin, reason, remedy, .. } = self;
         match value.as_deref() {
             None => write!(f, "{setting} ({origin})"),
             Some("") if *origin == Origin::Default => write!(f, "{setting} (not set)"),
@@ -122,15 +125,20 @@ impl Problems {
         Self { effective, found }
     }
 
-    /// Notes that a setting's value is wrong: why, and what to do.
+    /// Notes that a setting's value is wrong: why, and what to do. The reason goes on after the setting's name.
     pub fn add(&mut self, setting: &str, reason: impl fmt::Display, remedy: impl fmt::Display) {
-        self.found.push(Problem {
-            setting: setting.to_owned(),
-            value: self.effective.value(setting).map(str::to_owned),
-            origin: self.effective.origin(setting),
-            reason: reason.to_string(),
-            remedy: remedy.to_string(),
-        });
+        self.note(setting, reason.to_string(), remedy.to_string(), false);
+    }
+
+    /// Notes that a setting's value is against a rule of the reference, in the reference's words.
+    pub fn rule(&mut self, setting: &str, rule: impl fmt::Display, remedy: impl fmt::Display) {
+        self.note(setting, rule.to_string(), remedy.to_string(), true);
+    }
+
+    fn note(&mut self, setting: &str, reason: String, remedy: String, is_rule: bool) {
+        let value = self.effective.value(setting).map(str::to_owned);
+        let origin = self.effective.origin(setting);
+        self.found.push(Problem { setting: setting.to_owned(), value, origin, reason, is_rule, remedy });
     }
 
     /// The settings that are judged.
@@ -150,10 +158,15 @@ impl Problems {
 }
 
 impl fmt::Display for Problems {
-    /// How many, then one a line.
+    /// The first that is a rule of the reference, as the reference tells it, or else the first; then how many, and one
+    /// a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found.iter().find(|problem| problem.is_rule) {
+            Some(problem) => write!(f, "{}", problem.reason)?,
+            None => self.found.first().map_or(Ok(()), |problem| write!(f, "{problem}"))?,
+        }
         let plural = if self.found.len() == 1 { "problem" } else { "problems" };
-        write!(f, "{} {plural}:", self.found.len())?;
+        write!(f, "\n{} {plural}:", self.found.len())?;
         self.found.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
@@ -177,7 +190,8 @@ mod tests {
         let mut problems = Problems::new(effective(), Vec::new());
         assert!(problems.is_empty());
         problems.add("agent-port", "reserved", "choose another");
-        assert_eq!(problems.to_string(), "1 problem:\n  agent-port = \"80\" (a.toml line 7): reserved; choose another");
+        let line = "agent-port = \"80\" (a.toml line 7): reserved; choose another";
+        assert_eq!(problems.to_string(), format!("{line}\n1 problem:\n  {line}"));
         problems.add("mode", "r", "do");
         problems.add("agent-id", "r", "do");
         problems.add("uds-name", "r", "do");
@@ -197,5 +211,21 @@ mod tests {
     #[test]
     fn the_effective_settings_are_one_line() {
         assert_eq!(effective().to_string(), "agent-id=\"a b\" agent-port=80 mode=grpc server-cert= uds-name=");
+    }
+
+    #[test]
+    fn a_rule_of_the_reference_is_a_line_of_its_own() {
+        let mut problems = Problems::new(effective(), Vec::new());
+        problems.add("agent-port", "is odd", "choose another");
+        problems.rule("mode", "mode must be set to x", "set --mode=x");
+        problems.rule("server-cert", "server cert must be set", "set it");
+        assert_eq!(
+            problems.to_string(),
+            "mode must be set to x\n\
+             3 problems:\n  \
+             agent-port = \"80\" (a.toml line 7): is odd; choose another\n  \
+             mode = \"grpc\" (default): mode must be set to x; set --mode=x\n  \
+             server-cert (not set): server cert must be set; set it"
+        );
     }
 }

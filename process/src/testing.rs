@@ -6,6 +6,8 @@ use clap::{Arg, Command};
 
 use crate::layers::{self, Settings};
 
+pub mod reference;
+
 /// Flags that are settings: all but those that name the file or ask for a text.
 fn arguments(command: &Command) -> impl Iterator<Item = &Arg> {
     command
@@ -56,15 +58,23 @@ fn document<S: Settings>() -> String {
 /// # Panics
 /// When it is not, or the file cannot be read.
 pub fn check_document<S: Settings>(path: &Path) {
+    check_section(path, S::PROGRAM, &document::<S>(), "settings_document");
+}
+
+/// Makes sure that a section of a document, between the comments `begin` and `end` with its name, is what the program
+/// says; with `KONNECTIVITY_WRITE_DOCS` in the environment it is made so. `test` does that.
+///
+/// # Panics
+/// When it is not, or the file cannot be read.
+fn check_section(path: &Path, name: &str, expected: &str, test: &str) {
     let text = fs::read_to_string(path).expect("the document is in the repository");
-    let (begin, end) = (format!("<!-- begin {} -->\n", S::PROGRAM), format!("<!-- end {} -->", S::PROGRAM));
+    let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
     let (before, rest) = text.split_once(&begin).expect("the document says where the section begins");
     let (section, after) = rest.split_once(&end).expect("the document says where the section ends");
-    let expected = document::<S>();
     if std::env::var_os("KONNECTIVITY_WRITE_DOCS").is_some() {
         fs::write(path, format!("{before}{begin}{expected}{end}{after}")).expect("the document can be written");
     } else {
-        assert_eq!(section, expected, "KONNECTIVITY_WRITE_DOCS=1 cargo test settings_document writes it anew");
+        assert_eq!(section, expected, "KONNECTIVITY_WRITE_DOCS=1 cargo test {test} writes it anew");
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use hyper::StatusCode;
 use konnectivity_process::{
-    admin::{Request, Response, not_found, text},
+    admin::{Answer, Request, Response, not_found, text, with_type},
     connections::ConnectionFacts,
     metrics::{CONTENT_TYPE, QuicSnapshot},
+    profile,
 };
 use konnectivity_transport::budget::MemoryBudget;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ pub struct Routes {
     pub counts: Arc<ListenerCounts>,
     /// Cancelled when the server drains.
     pub draining: CancellationToken,
+    /// Whether profiles may be taken.
+    pub profiling: bool,
 }
 
 impl Routes {
@@ -46,31 +49,32 @@ impl Routes {
     pub fn health(&self, request: &Request) -> Response {
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok"),
-            "/readyz" | "/ready" => self.ready(request.uri().query()),
+            "/readyz" | "/ready" => self.ready(),
             "/metrics" => self.metrics(),
             _ => not_found(),
         }
     }
 
     /// The admin port.
-    pub fn admin(&self, request: &Request) -> Response {
+    pub fn admin(&self, request: &Request) -> Answer {
         match request.uri().path() {
-            "/metrics" => self.metrics(),
-            "/connections" => self.connections(),
-            _ => not_found(),
+            "/metrics" => self.metrics().into(),
+            "/connections" => self.connections().into(),
+            path if self.profiling && profile::serves(path) => profile::answer(request),
+            _ => not_found().into(),
         }
     }
 
-    fn ready(&self, query: Option<&str>) -> Response {
-        let checks = [
-            ("backends", self.has_backend(), "no connection to any proxy agent"),
-            ("draining", !self.draining.is_cancelled(), "the server is draining"),
-        ];
-        konnectivity_process::admin::readiness(&checks, query, StatusCode::INTERNAL_SERVER_ERROR)
-    }
-
-    fn has_backend(&self) -> bool {
-        self.strategies.first().is_some_and(|first| self.registry.has_any(*first))
+    /// Ready with an agent for the first strategy, as in the reference; and, unlike there, only until the server drains,
+    /// so that no new clients are sent to it.
+    fn ready(&self) -> Response {
+        if !self.strategies.first().is_some_and(|first| self.registry.has_any(*first)) {
+            text(StatusCode::INTERNAL_SERVER_ERROR, "no connection to any proxy agent")
+        } else if self.draining.is_cancelled() {
+            text(StatusCode::INTERNAL_SERVER_ERROR, "the server is draining")
+        } else {
+            text(StatusCode::OK, "ok")
+        }
     }
 
     fn metrics(&self) -> Response {
@@ -91,7 +95,7 @@ impl Routes {
             handshake: self.counts.handshake_errors.load(Ordering::Relaxed),
         };
         match self.metrics.render(ready, frontend, &snapshot) {
-            Ok(body) => konnectivity_process::admin::with_type(body, CONTENT_TYPE),
+            Ok(body) => with_type(body, CONTENT_TYPE),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }

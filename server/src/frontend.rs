@@ -5,6 +5,7 @@
 //! ```
 
 pub mod client_stream;
+pub mod grpc;
 pub mod http_connect;
 pub mod linger;
 pub mod listener;

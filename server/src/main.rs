@@ -36,6 +36,9 @@ fn main() -> ExitCode {
 
 fn start(config: Config) -> anyhow::Result<()> {
     config.logging.start()?;
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
     open_files::raise();
     // This thread only waits for signals and answers probes; traffic is on the workers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

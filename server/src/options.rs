@@ -2,7 +2,10 @@
 //! `config.rs` to say.
 
 use clap::{ArgAction, Args};
-use konnectivity_process::{duration::GoDuration, flag, layers::Settings, list::List, quic::QuicOptions};
+use konnectivity_process::{
+    duration::GoDuration, flag, float::Float32, klog::KlogOptions, layers::Settings, list::List, quic::QuicOptions,
+    slice::StringSlice,
+};
 use serde::{Deserialize, Serialize};
 
 // Headings of `--help`.
@@ -10,13 +13,15 @@ const FRONTEND: &str = "Frontend: where clients dial";
 const AGENTS: &str = "Agents: where they connect, and who may";
 const SERVERS: &str = "Servers and strategies";
 const LIMITS: &str = "Limits";
-const HEALTH: &str = "Health and logs";
+const HEALTH: &str = "Health, profiles and logs";
+const KUBERNETES: &str = "Kubernetes: tokens and leases, not yet supported";
+const OTHERS: &str = "For the reference's sake, without effect";
 
 /// The server's settings, in the order of `--help`.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Options {
-    /// What clients speak: http-connect. grpc, the default as in the reference, is not yet supported
+    /// What clients speak: grpc or http-connect
     #[arg(long, value_name = "NAME", default_value = "grpc", help_heading = FRONTEND)]
     pub mode: String,
 
@@ -49,6 +54,21 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value = "true", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = FRONTEND)]
     pub delete_existing_uds_file: bool,
+
+    /// Lowest version of TLS on the TCP port: VersionTLS12 (the same as empty) or VersionTLS13. VersionTLS10 and
+    /// VersionTLS11 are taken with a warning and mean VersionTLS12, the lowest there is. Over QUIC it is always 1.3
+    #[arg(long, value_name = "VERSION", default_value = "", help_heading = FRONTEND)]
+    pub tls_min_version: String,
+
+    /// Suites of TLS 1.2 on the TCP port, with commas and by Go's names; empty: all. A list that has none of them, or
+    /// only such with CBC, which do not exist here, leaves TLS 1.3. TLS 1.3, and so QUIC, is never restricted
+    #[arg(long, value_name = "NAMES", default_value = "", help_heading = FRONTEND)]
+    pub cipher_suites: StringSlice,
+
+    /// How long nothing may come from a gRPC client until it is pinged; without an answer its connection is closed. 0: two
+    /// hours; less than 1s: 1s. For agents see --quic-keep-alive-interval
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = FRONTEND)]
+    pub frontend_keepalive_time: GoDuration,
 
     /// File with the certificate chain that agents see
     #[arg(long, value_name = "FILE", default_value = "", help_heading = AGENTS)]
@@ -126,6 +146,11 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = HEALTH)]
     pub admin_bind_address: String,
 
+    /// Serves profiles of this process under /debug/pprof/ on the admin port
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = HEALTH)]
+    pub enable_profiling: bool,
+
     /// What is logged on standard error: error, warn, info, debug, trace, or a list such as
     /// info,konnectivity_transport=debug
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = HEALTH)]
@@ -134,6 +159,74 @@ pub struct Options {
     /// How it is written: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = HEALTH)]
     pub log_format: String,
+
+    /// Namespace that the service account of agents must be in. Not yet supported: with a value, the server refuses to
+    /// start
+    #[arg(long, value_name = "NAME", default_value = "", help_heading = KUBERNETES)]
+    pub agent_namespace: String,
+
+    /// Service account that agents' tokens must be of. Not yet supported: with a value, the server refuses to start
+    #[arg(long, value_name = "NAME", default_value = "", help_heading = KUBERNETES)]
+    pub agent_service_account: String,
+
+    /// Audience that agents' tokens must be for. Not yet supported: with a value, the server refuses to start
+    #[arg(long, value_name = "NAME", default_value = "", help_heading = KUBERNETES)]
+    pub authentication_audience: String,
+
+    /// File that says how to reach the Kubernetes API. It must be there if it is named; only tokens and leases use it, so
+    /// that it has no effect yet
+    #[arg(long, value_name = "FILE", default_value = "", help_heading = KUBERNETES)]
+    pub kubeconfig: String,
+
+    /// Requests to the Kubernetes API a second; 0: what clients have by default. Without effect yet
+    #[arg(long, value_name = "NUMBER", default_value = "0", help_heading = KUBERNETES)]
+    pub kubeconfig_qps: Float32,
+
+    /// Requests to the Kubernetes API at once; 0: what clients have by default. Without effect yet
+    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = flag::integer, help_heading = KUBERNETES)]
+    pub kubeconfig_burst: i64,
+
+    /// Content type of requests to the Kubernetes API. Without effect yet
+    #[arg(long, value_name = "TYPE", default_value = "application/vnd.kubernetes.protobuf", help_heading = KUBERNETES)]
+    pub kube_api_content_type: String,
+
+    /// Publishes a lease of this server, by which agents count the servers. Not yet supported: the server refuses to start
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = KUBERNETES)]
+    pub enable_lease_controller: bool,
+
+    /// Namespace of the leases. Without effect yet
+    #[arg(long, value_name = "NAME", default_value = "kube-system", help_heading = KUBERNETES)]
+    pub lease_namespace: String,
+
+    /// Labels of the leases, as in a=b,c=d. It must be well formed; without effect yet
+    #[arg(long, value_name = "LABELS", default_value = "k8s-app=konnectivity-server", help_heading = KUBERNETES)]
+    pub lease_label: String,
+
+    /// Is for agents that connect over gRPC. Those over QUIC have --quic-keep-alive-interval, and --quic-idle-timeout finds
+    /// the dead
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = OTHERS)]
+    pub keepalive_time: GoDuration,
+
+    /// Is the length of the reference's queues, and must be above 0. Here no data waits in a queue:
+    /// --quic-stream-receive-window bounds what a dial may hold
+    #[arg(long, value_name = "NUMBER", default_value = "10", value_parser = flag::integer, help_heading = OTHERS)]
+    pub xfr_channel_size: i64,
+
+    /// Says that full queues are to be logged, of which there are none here. Deprecated
+    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = OTHERS)]
+    pub warn_on_channel_limit: bool,
+
+    /// Is for the reference's profile of where it waits, and needs --enable-profiling. Nothing is recorded here
+    #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    #[arg(help_heading = OTHERS)]
+    pub enable_contention_profiling: bool,
+
+    /// klog's flags, at the top level of the file.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub klog: KlogOptions,
 
     /// QUIC, in a table of its own.
     #[command(flatten)]
@@ -146,4 +239,8 @@ impl Settings for Options {
     const ABOUT: &'static str =
         "Takes dials from clients and hands them to agents, over QUIC, that reach where clients cannot";
     const ENVIRONMENT: &'static [(&'static str, &'static str)] = &[("server-id", "PROXY_SERVER_ID")];
+    const DEPRECATED: &'static [(&'static str, &'static str)] = &[(
+        "warn-on-channel-limit",
+        "This behavior is now thread safe and always on. This flag will be removed in a future release.",
+    )];
 }

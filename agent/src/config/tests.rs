@@ -1,6 +1,6 @@
 use std::{fs, net::SocketAddr, path::Path};
 
-use konnectivity_process::{logging::Format, testing};
+use konnectivity_process::{log_file::Destination, logging::Format, testing};
 use tempfile::TempDir;
 
 use super::*;
@@ -8,12 +8,12 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../docs/examples/proxy-agent.toml");
 
 /// A folder with readable files.
-struct Fixture {
+pub(super) struct Fixture {
     folder: TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = TempDir::new().unwrap();
         for name in ["server-ca.crt", "agent.crt", "agent.key"] {
             fs::write(folder.path().join(name), "").unwrap();
@@ -21,34 +21,34 @@ impl Fixture {
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
     /// The one flag that has to be there, and others.
-    fn with(&self, flags: &[&str]) -> Vec<String> {
+    pub(super) fn with(&self, flags: &[&str]) -> Vec<String> {
         let ca = format!("--ca-cert={}", self.path("server-ca.crt"));
         std::iter::once(ca).chain(flags.iter().map(|flag| (*flag).to_owned())).collect()
     }
 }
 
-fn load(flags: &[String], environment: &[(&str, &str)]) -> Result<Config, Exit> {
+pub(super) fn load(flags: &[String], environment: &[(&str, &str)]) -> Result<Config, Exit> {
     let arguments = std::iter::once("proxy-agent").chain(flags.iter().map(String::as_str)).map(OsString::from);
     Config::load(arguments, |name| {
         environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     })
 }
 
-fn valid(flags: &[String]) -> Config {
+pub(super) fn valid(flags: &[String]) -> Config {
     load(flags, &[]).unwrap_or_else(|exit| panic!("{exit:?}"))
 }
 
 /// The lines of the refusal, one for each problem.
-fn refused(flags: &[String]) -> Vec<String> {
+pub(super) fn refused(flags: &[String]) -> Vec<String> {
     match load(flags, &[]) {
         Err(Exit::Refused(text)) => {
             assert!(text.starts_with("failed to validate agent options with "), "{text}");
-            text.lines().skip(1).map(|line| line.trim().to_owned()).collect()
+            text.lines().skip(2).map(|line| line.trim().to_owned()).collect()
         }
         other => panic!("{other:?}"),
     }
@@ -71,11 +71,16 @@ fn defaults() {
     assert_eq!(config.reconnect, Reconnect { interval, interval_cap, forever: false });
     assert_eq!(config.dial_timeout, Duration::from_secs(5));
     assert_eq!(config.graceful_shutdown_timeout, Duration::from_secs(20));
+    assert!(config.exit_after_drain && !config.profiling);
+    assert_eq!(config.notices, Vec::<String>::new());
     let all = vec!["[::]:8093".parse().unwrap(), "0.0.0.0:8093".parse().unwrap()];
     assert_eq!(addresses(&config.health), ("health-server-port", all));
     assert_eq!(addresses(&config.admin), ("admin-server-port", vec!["127.0.0.1:8094".parse().unwrap()]));
     assert_eq!(config.quic, QuicSettings::default());
-    assert_eq!(config.logging, Logging { filter: "info".into(), format: Format::Text });
+    assert_eq!(
+        config.logging,
+        Logging { filter: "info".into(), format: Format::Text, destination: Destination::default() }
+    );
     assert_eq!(config.effective.value("probe-interval"), Some("1s"));
 }
 
@@ -96,6 +101,9 @@ fn every_flag_has_its_effect() {
         "--probe-interval=5s",
         "--dial-timeout=1500ms",
         "--graceful-shutdown-timeout=0",
+        "--exit-after-drain=false",
+        "--enable-profiling",
+        "--server-count-source=max",
         "--health-server-host=127.0.0.1",
         "--health-server-port=60000",
         "--admin-bind-address=::1",
@@ -113,10 +121,12 @@ fn every_flag_has_its_effect() {
     assert_eq!(config.reconnect, Reconnect { interval, interval_cap, forever: true });
     assert_eq!(config.dial_timeout, Duration::from_millis(1500));
     assert_eq!(config.graceful_shutdown_timeout, Duration::ZERO);
+    assert!(!config.exit_after_drain && config.profiling);
+    assert_eq!(config.notices, ["taken and without effect here: --probe-interval"]);
     assert_eq!(addresses(&config.health).1, ["127.0.0.1:60000".parse().unwrap()]);
     assert_eq!(addresses(&config.admin).1, ["[::1]:1".parse().unwrap()]);
     let filter = "warn,konnectivity_transport=trace".to_owned();
-    assert_eq!(config.logging, Logging { filter, format: Format::Json });
+    assert_eq!(config.logging, Logging { filter, format: Format::Json, destination: Destination::default() });
     assert!(!config.quic.segmentation_offload);
 }
 
@@ -139,14 +149,17 @@ fn each_problem() {
     for (flag, expected) in [
         (
             "--ca-cert=",
-            "ca-cert = \"\" (flag): ca cert must be set: the agent must know whose servers to trust; set --ca-cert to a file",
+            "ca-cert = \"\" (flag): ca cert must be set so that the agent knows whose servers to trust; set --ca-cert to a file",
         ),
-        ("--ca-cert={missing}", "cannot read the file: No such file or directory"),
+        (
+            "--ca-cert={missing}",
+            "error checking agent CA cert {missing}, got stat {missing}: no such file or directory",
+        ),
         (
             "--agent-cert={file}",
-            "cannot have agent key empty when agent cert is set; set --agent-key as well, or neither",
+            "cannot have agent key empty when agent cert is set to \"{file}\"; set --agent-key as well, or neither",
         ),
-        ("--agent-key={file}", "cannot have agent cert empty when agent key is set"),
+        ("--agent-key={file}", "cannot have agent cert empty when agent key is set to \"{file}\""),
         ("--proxy-server-host=", "is not the name or address of a host"),
         ("--proxy-server-port=0", "proxy server port 0 must be greater than 0; choose one from 1 to 65535"),
         ("--health-server-port=-5", "health server port -5 must be greater than 0"),
@@ -154,14 +167,29 @@ fn each_problem() {
         ("--health-server-host=x y", "is neither an IP address nor a name"),
         ("--admin-bind-address=x y", "is neither an IP address nor a name"),
         ("--agent-id=a\tb", "only printable ASCII"),
-        ("--agent-identifiers=uid=1", "unknown identifier \"uid\""),
-        ("--agent-identifiers=host=%zz", "set it as in host=node-1&ipv4=10.0.0.7"),
+        ("--agent-identifiers=uid=1", "agent address is invalid: unknown address type: uid"),
+        ("--agent-identifiers=host=%zz", "agent address is invalid: invalid URL escape \"%zz\""),
+        ("--agent-identifiers=host=a;b", "agent address is invalid: invalid semicolon separator in query"),
         ("--sync-interval=0", "sync interval 0s must be greater than 0"),
-        ("--sync-interval=11s", "is more than sync-interval-cap, 10s; lower it, or raise --sync-interval-cap"),
+        (
+            "--sync-interval=11s",
+            "sync interval 11s must be less than sync interval cap 10s; lower it, or raise --sync-interval-cap",
+        ),
         ("--sync-interval-cap=-1s", "sync interval cap -1s must be greater than 0"),
-        ("--probe-interval=-1s", "probe interval -1s must not be negative"),
         ("--dial-timeout=0", "dial timeout 0s must be greater than 0"),
-        ("--graceful-shutdown-timeout=-1s", "graceful shutdown timeout -1s must not be negative"),
+        ("--graceful-shutdown-timeout=-1s", "graceful-shutdown-timeout must be >= 0, got -1s"),
+        ("--xfr-channel-size=0", "channel size 0 must be greater than 0"),
+        (
+            "--enable-contention-profiling",
+            "if --enable-contention-profiling is set, --enable-profiling must also be set",
+        ),
+        (
+            "--kubeconfig={missing}",
+            "error checking KubeconfigPath \"{missing}\", got stat {missing}: no such file or directory",
+        ),
+        ("--server-count-source=foo", "--server-count-source must be one of '', 'default', 'max', got foo"),
+        ("--service-account-token-path={file}", "--service-account-token-path is not yet supported"),
+        ("--count-server-leases", "--count-server-leases is not yet supported"),
         ("--log-level=loud", "\"loud\" is not a level"),
         ("--log-format=xml", "is not a format"),
         ("--quic-max-dials=0", "is out of range"),
@@ -169,10 +197,28 @@ fn each_problem() {
         let flag = flag.replace("{missing}", &missing).replace("{file}", &file);
         let problems = refused(&fixture.with(&[&flag]));
         assert_eq!(problems.len(), 1, "{flag}: {problems:?}");
-        assert!(problems[0].contains(expected), "{flag}: {problems:?}");
+        let expected = expected.replace("{missing}", &missing).replace("{file}", &file);
+        assert!(problems[0].contains(&expected), "{flag}: {problems:?}");
     }
+    let token = refused(&fixture.with(&[&format!("--service-account-token-path={missing}")]));
+    assert_eq!(token.len(), 2, "{token:?}");
+    let expected = format!("error checking service account token path {missing}, got stat {missing}: no such file");
+    assert!(token[0].contains(&expected), "{token:?}");
     let both = [format!("--agent-cert={missing}"), format!("--agent-key={missing}")];
     assert_eq!(refused(&fixture.with(&[&both[0], &both[1]])).len(), 2);
+}
+
+#[test]
+fn an_agent_behind_an_http_proxy_is_refused() {
+    let fixture = Fixture::new();
+    let flags = fixture.with(&["--proxy-server-host=servers.example"]);
+    let proxy = ("HTTPS_PROXY", "http://user:secret@proxy:3128");
+    let Err(Exit::Refused(said)) = load(&flags, &[proxy]) else { panic!("it starts") };
+    let expected = "proxy-server-host = \"servers.example\" (flag): the environment (HTTPS_PROXY) wants \
+                    http://proxy:3128 to be used, and QUIC through an HTTP proxy is not yet supported";
+    assert!(said.contains(expected) && !said.contains("secret"), "{said}");
+    load(&flags, &[proxy, ("NO_PROXY", ".example")]).unwrap();
+    load(&fixture.with(&[]), &[proxy]).unwrap();
 }
 
 #[test]
@@ -183,7 +229,7 @@ fn all_problems_are_told_at_once() {
     let problems = refused(&[format!("--config={path}"), "--proxy-server-port=0".into()]);
     for expected in [
         &format!("agent-port ({path} line 1): no setting has this name"),
-        &format!("sync-interval = \"fast\" ({path} line 2): \"fast\" is not a duration"),
+        &format!("sync-interval = \"fast\" ({path} line 2): time: invalid duration \"fast\""),
         &format!("dial-timeout = \"-1s\" ({path} line 3): dial timeout -1s must be greater than 0"),
         "proxy-server-port = \"0\" (flag): ",
         "ca-cert (not set): ca cert must be set",

@@ -1,8 +1,8 @@
 //! What an agent knows of its servers, and what it does next about the missing ones: a value. Time and randomness are
 //! arguments.
 //!
-//! The rules are those of the reference (`pkg/agent/clientset.go`) with three improvements. A lost connection is
-//! dialled again at once, the first time. While servers are still being discovered, attempts follow each other without
+//! The rules are those of the reference (`pkg/agent/clientset.go`) with four improvements. A lost connection is
+//! dialled again at once, the first time, and a server that drains is replaced while its dials run on. While servers are still being discovered, attempts follow each other without
 //! wait and several run at once: behind a balancer that chooses at random, 5 servers take 11 attempts, which are 11 s
 //! at one a second and some round trips so. And no wait outlasts a change.
 
@@ -48,6 +48,8 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct KnownServers {
     connected: BTreeSet<ServerId>,
+    /// Those of them that will be gone soon: another server may be there in their place already.
+    draining: BTreeSet<ServerId>,
     /// As the last new server said.
     server_count: u32,
     sync_forever: bool,
@@ -67,6 +69,7 @@ impl KnownServers {
     pub(super) fn new(waits: Backoff, stable: Duration, sync_forever: bool) -> Self {
         Self {
             connected: BTreeSet::new(),
+            draining: BTreeSet::new(),
             server_count: 0,
             sync_forever,
             attempts: 0,
@@ -89,8 +92,8 @@ impl KnownServers {
     }
 
     fn missing(&self) -> u32 {
-        let connected = u32::try_from(self.connected.len()).unwrap_or(u32::MAX);
-        self.desired().saturating_sub(connected)
+        let lasting = u32::try_from(self.connected.len() - self.draining.len()).unwrap_or(u32::MAX);
+        self.desired().saturating_sub(lasting)
     }
 
     /// What to do now.
@@ -148,9 +151,17 @@ impl KnownServers {
         self.wait_for_backoff(now, random);
     }
 
+    /// `server_id` has said that it drains. As after a loss, one attempt need not wait: all agents are told at once.
+    pub(super) fn on_draining(&mut self, server_id: &ServerId) {
+        if self.connected.contains(server_id) && self.draining.insert(server_id.clone()) {
+            self.pace = None;
+        }
+    }
+
     /// The connection to `server_id` is gone after it has `lasted` so long.
     pub(super) fn on_lost(&mut self, server_id: &ServerId, lasted: Duration, now: Instant, random: f64) {
         self.connected.remove(server_id);
+        self.draining.remove(server_id);
         self.burst = 0;
         if lasted >= self.stable {
             self.pace = None;

@@ -34,6 +34,8 @@ struct Fake {
     duplicates: AtomicUsize,
     /// Ends the connection to a server.
     lose: Vec<Arc<Notify>>,
+    /// What each server says of itself.
+    drains: Vec<CancellationToken>,
     /// Attempts and connections that exist.
     alive: Arc<()>,
 }
@@ -48,6 +50,7 @@ impl Fake {
             attempts: Mutex::default(),
             duplicates: AtomicUsize::new(0),
             lose: (0..5).map(|_| Arc::default()).collect(),
+            drains: (0..5).map(|_| CancellationToken::new()).collect(),
             alive: Arc::default(),
         })
     }
@@ -68,6 +71,7 @@ struct FakeConnection {
     id: ServerId,
     count: u32,
     lose: Arc<Notify>,
+    drains: CancellationToken,
     fake: Arc<Fake>,
     _alive: Arc<()>,
 }
@@ -89,6 +93,7 @@ impl Connector for Handle {
                 id: ServerId::new(format!("server-{number}")).unwrap(),
                 count,
                 lose: self.0.lose[number].clone(),
+                drains: self.0.drains[number].clone(),
                 fake: self.0.clone(),
                 _alive: alive,
             }),
@@ -105,6 +110,10 @@ impl Connection for FakeConnection {
 
     fn server_count(&self) -> u32 {
         self.count
+    }
+
+    fn server_drains(&self) -> CancellationToken {
+        self.drains.clone()
     }
 
     async fn serve(self) {
@@ -322,6 +331,27 @@ async fn drain_drops_the_attempts_under_way() {
     sleep(ROUND_TRIP).await;
     assert_eq!(fake.alive(), 1);
     running.stop(&[0]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_drains_is_replaced_while_its_connection_lives() {
+    let fake = Fake::new(|attempt| Meeting::Server { number: usize::from(attempt >= 3), count: 1 });
+    let mut running = Running::start(&fake, false);
+    running.until_connected(1).await;
+    sleep(60 * SECOND).await;
+    assert_eq!(fake.attempts().len(), 1);
+    fake.drains[0].cancel();
+    let told = fake.begun.elapsed();
+    running.until_connected(2).await;
+    let attempts = fake.attempts();
+    assert_eq!((attempts.len(), attempts[1]), (4, told), "at once, and again until another answers");
+    sleep(60 * SECOND).await;
+    assert_eq!((fake.attempts().len(), fake.alive()), (4, 2), "the draining one is kept, and nothing more is sought");
+    running.lose(0);
+    running.until_connected(1).await;
+    sleep(60 * SECOND).await;
+    assert_eq!(fake.attempts().len(), 4);
+    running.stop(&[1]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,13 +7,25 @@ use tokio::{
 
 use super::*;
 
-fn routes(request: &Request) -> Response {
+fn routes(request: &Request) -> Answer {
     match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok"),
-        "/echo" => text(StatusCode::OK, format!("{} {:?}", request.method(), request.uri().query())),
-        _ => not_found(),
+        "/healthz" => text(StatusCode::OK, "ok").into(),
+        "/echo" => text(StatusCode::OK, format!("{} {:?}", request.method(), request.uri().query())).into(),
+        "/later" => Answer::Later(Box::pin(async {
+            tokio::task::yield_now().await;
+            text(StatusCode::OK, "later")
+        })),
+        "/never" => Answer::Later(Box::pin(async {
+            let _kept = NEVER.clone();
+            std::future::pending().await
+        })),
+        "/moved" => redirect(request, "//a/?b=\"c\"&d=<e>").into(),
+        _ => not_found().into(),
     }
 }
+
+/// Cloned as long as `/never` is being answered.
+static NEVER: std::sync::LazyLock<Arc<()>> = std::sync::LazyLock::new(Arc::default);
 
 struct Server {
     address: SocketAddr,
@@ -52,12 +64,58 @@ async fn replies_to_any_method_and_knows_its_paths() {
     let server = start();
     let reply = exchange(server.address, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
-    assert!(reply.contains("\r\ncontent-type: text/plain; charset=utf-8\r\n"), "{reply}");
+    assert!(reply.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{reply}");
     assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
     let reply = exchange(server.address, "POST /echo?verbose HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc").await;
     assert!(reply.ends_with("POST Some(\"verbose\")"), "{reply}");
     let reply = exchange(server.address, "GET /other HTTP/1.0\r\n\r\n").await;
     assert!(reply.starts_with("HTTP/1.0 404 Not Found\r\n") && reply.ends_with("404 page not found\n"), "{reply}");
+    assert!(reply.contains("\r\nX-Content-Type-Options: nosniff\r\n"), "{reply}");
+}
+
+#[tokio::test]
+async fn an_answer_may_take_its_time_and_ends_with_its_client() {
+    let server = start();
+    let reply = exchange(server.address, "GET /later HTTP/1.0\r\n\r\n").await;
+    assert!(reply.starts_with("HTTP/1.0 200 OK\r\n") && reply.ends_with("\r\n\r\nlater"), "{reply}");
+
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    client.write_all(b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    while Arc::strong_count(&NEVER) == 1 {
+        tokio::task::yield_now().await;
+    }
+    // Others are served meanwhile.
+    let reply = exchange(server.address, "GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
+    drop(client);
+    while Arc::strong_count(&NEVER) > 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_as_in_go_and_cannot_be_mistaken_for_a_page_of_its_own() {
+    let server = start();
+    let reply = exchange(server.address, "GET /moved HTTP/1.0\r\n\r\n").await;
+    assert!(reply.starts_with("HTTP/1.0 301 Moved Permanently\r\n"), "{reply}");
+    assert!(reply.contains("\r\nContent-Type: text/html; charset=utf-8\r\n"), "{reply}");
+    assert!(reply.contains("\r\nLocation: //a/?b=\"c\"&d=<e>\r\n"), "{reply}");
+    let page = "<a href=\"//a/?b=&#34;c&#34;&amp;d=&lt;e&gt;\">Moved Permanently</a>.\n\n";
+    assert!(reply.ends_with(page), "{reply}");
+    let reply = exchange(server.address, "POST /moved HTTP/1.0\r\n\r\n").await;
+    assert!(reply.contains("\r\nLocation: ") && reply.ends_with("\r\n\r\n"), "{reply}");
+    let reply = exchange(server.address, "HEAD /moved HTTP/1.0\r\n\r\n").await;
+    assert!(reply.contains("\r\nLocation: ") && reply.ends_with("\r\n\r\n"), "{reply}");
+}
+
+#[test]
+fn a_key_of_a_query_counts_with_any_value() {
+    for query in ["verbose", "a=b&verbose", "verbose=", "verbose=0"] {
+        assert!(has_key(Some(query), "verbose"), "{query}");
+    }
+    for query in [None, Some(""), Some("verbosely"), Some("a=verbose"), Some("xverbose")] {
+        assert!(!has_key(query, "verbose"), "{query:?}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{flag, list::List};
+use crate::{duration::GoDuration, list::List, slice::StringSlice};
 
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -30,8 +30,34 @@ struct Outer {
     /// Names
     #[arg(long, default_value = "default")]
     names: List,
+    /// Texts
+    #[arg(long, default_value = "x,y", alias = "old-texts")]
+    texts: StringSlice,
+    /// A level
+    #[arg(long, short = 'v', default_value = "4", value_parser = flag::klog_level)]
+    v: i64,
+    /// Of no use any more
+    #[arg(long, default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
+    useless: bool,
+    /// Shown nowhere
+    #[arg(long, default_value = "", hide = true)]
+    hidden: String,
     #[command(flatten)]
     inner: Inner,
+    #[command(flatten)]
+    #[serde(flatten)]
+    beside: Beside,
+}
+
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Beside {
+    /// At the top level, too
+    #[arg(long, default_value = "2", value_parser = flag::integer)]
+    beside_number: i64,
+    /// At the top level, too
+    #[arg(long, default_value = "1m")]
+    beside_wait: GoDuration,
 }
 
 impl Settings for Outer {
@@ -39,6 +65,8 @@ impl Settings for Outer {
     const ROLE: &'static str = "thing";
     const ABOUT: &'static str = "Is tested";
     const ENVIRONMENT: &'static [(&'static str, &'static str)] = &[("the-name", "THE_NAME"), ("inner-wait", "WAIT")];
+    const DEPRECATED: &'static [(&'static str, &'static str)] =
+        &[("useless", "It does nothing."), ("old-texts", "use --texts instead")];
 }
 
 fn load_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Loaded<Outer>, Exit> {
@@ -71,7 +99,12 @@ fn defaults_stand_where_nobody_said_anything() {
         port: 8090,
         on: true,
         names: List(vec!["default".into()]),
+        texts: StringSlice(vec!["x".into(), "y".into()]),
+        v: 4,
+        useless: false,
+        hidden: String::new(),
         inner: Inner { wait: "1s".parse().unwrap() },
+        beside: Beside { beside_number: 2, beside_wait: "1m".parse().unwrap() },
     };
     assert_eq!(options(&[], &[]), expected);
 }
@@ -101,37 +134,145 @@ fn each_origin_is_known() {
     assert_eq!(origin("inner-wait"), "environment variable WAIT");
     assert_eq!(origin("on"), "flag");
     assert_eq!(origin("names"), "default");
+    let line = effective.to_string();
+    let without_file: Vec<_> = line.split(' ').filter(|setting| !setting.starts_with("config=")).collect();
     assert_eq!(
-        effective.to_string().split_once(' ').unwrap().1,
-        "inner-wait=1m30s names=default on=false port=1 the-name="
+        without_file.join(" "),
+        "beside-number=2 beside-wait=1m0s hidden= inner-wait=1m30s names=default on=false port=1 texts=x,y the-name= useless=false v=4"
     );
 }
 
+/// A form of flags, and what it means.
+type Form = (&'static [&'static str], fn(&Outer) -> bool);
+
+/// Each form was tried with the reference's programs.
 #[test]
-fn flags_are_written_as_with_go() {
-    assert!(!options(&["--on=false"], &[]).on);
-    assert!(options(&["--on=false", "--on"], &[]).on, "the last one wins");
-    assert!(!options(&["--on=0", "--port", "0x10"], &[]).on);
-    assert_eq!(options(&["--port", "0x10"], &[]).port, 16);
-    assert_eq!(options(&["--port", "-1"], &[]).port, -1);
-    assert_eq!(options(&["--inner-wait", "-1s"], &[]).inner.wait.to_string(), "-1s");
-    assert_eq!(options(&["--names=a,b", "--names=c"], &[]).names.0, ["c"]);
+fn flags_are_written_as_with_pflag() {
+    const FORMS: &[Form] = &[
+        (&["--port=0x10"], |read| read.port == 16),
+        (&["--port", "0x10"], |read| read.port == 16),
+        (&["--port", "-1"], |read| read.port == -1),
+        (&["--port=1", "--port", "2"], |read| read.port == 2),
+        (&["--inner-wait", "-1s"], |read| read.inner.wait.to_string() == "-1s"),
+        (&["--the-name", "--port"], |read| read.the_name == "--port" && read.port == 8090),
+        (&["--the-name", ""], |read| read.the_name.is_empty()),
+        (&["--the-name=a=b"], |read| read.the_name == "a=b"),
+        (&["--the-name="], |read| read.the_name.is_empty()),
+        (&["--on=false"], |read| !read.on),
+        (&["--on=F"], |read| !read.on),
+        (&["--on=0", "--port", "1"], |read| !read.on && read.port == 1),
+        (&["--on=false", "--on"], |read| read.on),
+        (&["--on", "false"], |read| read.on),
+        (&["word", "-", "--port=1", "word"], |read| read.port == 1),
+        (&["--port=1", "--", "--port=2", "--no-such"], |read| read.port == 1),
+        (&["-v=5"], |read| read.v == 5),
+        (&["-v", "5"], |read| read.v == 5),
+        (&["-v5"], |read| read.v == 5),
+        (&["--v=5"], |read| read.v == 5),
+        (&["--v", "-5"], |read| read.v == -5),
+        (&["--names=a,b", "--names=c"], |read| read.names.0 == ["c"]),
+        (&["--texts=a,b"], |read| read.texts.0 == ["a", "b"]),
+        (&["--texts=a,b", "--texts", "c", "--texts=\"d,e\""], |read| read.texts.0 == ["a", "b", "c", "d,e"]),
+        (&["--texts="], |read| read.texts.0.is_empty()),
+        (&["--texts=", "--texts=a"], |read| read.texts.0 == ["a"]),
+        (&["--texts=a", "--texts="], |read| read.texts.0 == ["a"]),
+        (&["--texts=[]"], |read| read.texts.0 == ["[]"]),
+        (&["--texts=\"\"", "--texts=a"], |read| read.texts.0 == ["", "a"]),
+        (&["--beside-number=7", "--beside-wait=2s"], |read| {
+            read.beside.beside_number == 7 && read.beside.beside_wait.to_string() == "2s"
+        }),
+        (&["--hidden=a", "--help=false"], |read| read.hidden == "a"),
+    ];
+    for (arguments, holds) in FORMS {
+        let read = options(arguments, &[]);
+        assert!(holds(&read), "{arguments:?}: {read:?}");
+    }
+}
+
+/// The reference's programs say the same, letter for letter, of flags that they have.
+#[test]
+fn refused_flags() {
+    for (arguments, message) in [
+        (&["--no-such"][..], "unknown flag: --no-such"),
+        (&["--no-such=1", "--other"], "unknown flag: --no-such"),
+        (&["--the_name=x"], "unknown flag: --the_name"),
+        (&["--help", "--no-such"], "unknown flag: --no-such"),
+        (&["-x"], "unknown shorthand flag: 'x' in -x"),
+        (&["-xyz"], "unknown shorthand flag: 'x' in -xyz"),
+        (&["-port=1"], "unknown shorthand flag: 'p' in -port=1"),
+        (&["-hx"], "unknown shorthand flag: 'x' in -x"),
+        (&["-=3"], "unknown shorthand flag: '=' in -=3"),
+        (&["-\u{e9}"], "unknown shorthand flag: '\u{c3}' in -\u{e9}"),
+        (&["--=x"], "bad flag syntax: --=x"),
+        (&["---x"], "bad flag syntax: ---x"),
+        (&["--port"], "flag needs an argument: --port"),
+        (&["-v"], "flag needs an argument: 'v' in -v"),
+        (&["--port=x"], "invalid argument \"x\" for \"--port\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"),
+        (&["--port="], "invalid argument \"\" for \"--port\" flag: strconv.ParseInt: parsing \"\": invalid syntax"),
+        (
+            &["--port=99999999999999999999"],
+            "invalid argument \"99999999999999999999\" for \"--port\" flag: strconv.ParseInt: parsing \
+             \"99999999999999999999\": value out of range",
+        ),
+        (&["-v=x"], "invalid argument \"x\" for \"-v, --v\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"),
+        (&["--v=x"], "invalid argument \"x\" for \"-v, --v\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"),
+        (
+            &["--on=maybe"],
+            "invalid argument \"maybe\" for \"--on\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax",
+        ),
+        (&["--on="], "invalid argument \"\" for \"--on\" flag: strconv.ParseBool: parsing \"\": invalid syntax"),
+        (&["-h=x"], "invalid argument \"x\" for \"-h, --help\" flag: strconv.ParseBool: parsing \"x\": invalid syntax"),
+        (&["--inner-wait=5"], "invalid argument \"5\" for \"--inner-wait\" flag: time: missing unit in duration \"5\""),
+        (
+            &["--inner-wait=5d"],
+            "invalid argument \"5d\" for \"--inner-wait\" flag: time: unknown unit \"d\" in duration \"5d\"",
+        ),
+        (&["--inner-wait="], "invalid argument \"\" for \"--inner-wait\" flag: time: invalid duration \"\""),
+        (
+            &["--texts=\"a"],
+            "invalid argument \"\\\"a\" for \"--texts\" flag: parse error on line 1, column 3: extraneous or missing \" in \
+             quoted-field",
+        ),
+        (
+            &["--old-texts=a\"b"],
+            "invalid argument \"a\\\"b\" for \"--old-texts\" flag: parse error on line 1, column 2: bare \" in non-quoted-field",
+        ),
+    ] {
+        let Err(Exit::Refused(text)) = load_with(arguments, &[]).map(|loaded| loaded.options) else {
+            panic!("{arguments:?}")
+        };
+        let usage = text.strip_prefix(message).unwrap_or_else(|| panic!("{arguments:?}: {text}"));
+        let usage = usage.strip_suffix(message).unwrap_or_else(|| panic!("the usage is long: {text}"));
+        assert!(usage.starts_with("\nUsage: the-program [flags]\n") && usage.contains("--port <PORT>"), "{text}");
+    }
 }
 
 #[test]
-fn refused_flags() {
-    for (arguments, start) in [
-        (&["--no-such"][..], "unexpected argument '--no-such' found"),
-        (&["--on", "false"], "unexpected argument 'false' found"),
-        (&["--port=x"], "invalid value 'x' for '--port <PORT>': write a whole number, such as 8090"),
-        (&["--inner-wait=5"], "invalid value '5' for '--inner-wait <WAIT>': \"5\" has no unit"),
-        (&["--on=yes"], "invalid value 'yes' for '--on[=<ON>]': write true or false"),
-    ] {
-        match load_with(arguments, &[]).map(|loaded| loaded.options) {
-            Err(Exit::Refused(text)) => assert!(text.starts_with(start), "{text}"),
-            other => panic!("{arguments:?}: {other:?}"),
-        }
+fn an_argument_that_is_no_text() {
+    use std::os::unix::ffi::OsStringExt;
+    let arguments = [OsString::from("the-program"), OsString::from_vec(b"--the-name=\xff".to_vec())];
+    let Err(Exit::Refused(text)) = load::<Outer>(arguments, |_| None) else { panic!("it is taken") };
+    assert!(text.starts_with("the argument \"--the-name=\u{fffd}\" is not UTF-8\n"), "{text}");
+}
+
+#[test]
+fn deprecated_flags_work_and_warn() {
+    let mut warnings = Vec::new();
+    let arguments = ["the-program", "--useless", "--texts=a", "--old-texts=b", "--useless=false"].map(OsString::from);
+    let read: Outer = load_and_warn(arguments, |_| None, &mut warnings).unwrap().options;
+    assert!(!read.useless);
+    assert_eq!(read.texts.0, ["a", "b"]);
+    assert_eq!(
+        String::from_utf8(warnings).unwrap(),
+        "Flag --useless has been deprecated, It does nothing.\n\
+         Flag --old-texts has been deprecated, use --texts instead\n\
+         Flag --useless has been deprecated, It does nothing.\n"
+    );
+    let Err(Exit::Told(help)) = load_with(&["-h"], &[]) else { panic!("no help") };
+    for hidden in ["useless", "old-texts", "hidden"] {
+        assert!(!help.contains(hidden), "{help}");
     }
+    assert!(help.contains("--texts") && help.contains("-v, --v"), "{help}");
 }
 
 #[test]
@@ -162,9 +303,7 @@ fn all_that_is_wrong_in_a_file_is_found_with_its_line() {
         format!("the_name ({path} line 3): no setting has this name; write the-name"),
         format!("inner-wait ({path} line 4): no setting has this name; write wait in the table [inner]"),
         format!("on = \"3\" ({path} line 5): invalid type: integer `3`, expected a boolean; {help} says what it takes"),
-        format!(
-            "inner-wait = \"5\" ({path} line 7): \"5\" has no unit; append one of ns, us, ms, s, m, h; {help} says what it takes"
-        ),
+        format!("inner-wait = \"5\" ({path} line 7): time: missing unit in duration \"5\"; {help} says what it takes"),
         format!(
             "inner.wiat ({path} line 8): no setting has this name; remove it, or correct its name; {help} lists the settings"
         ),

@@ -24,9 +24,10 @@ fn nothing() -> QuicSnapshot<'static> {
 fn each_kind_is_printed_in_text_format() {
     let registry = Registry::new(PREFIX);
     registry.gauge("open", "Open things.").set(-2);
-    registry.gauges("ready", "Ready things.", "kind").with_label_values(&["a\"b\\c\n"]).set(1);
-    registry.counters("failed_total", "Failed things.", "reason");
-    observe(&registry.histogram("wait_seconds", "Waits.", &[1e-6, 1e-5, 1e-4, 0.025, 12.5]), Duration::from_micros(5));
+    registry.gauges("ready", "Ready things.", &["kind"]).with_label_values(&["a\"b\\c\n"]).set(1);
+    registry.counters("failed_total", "Failed things.", &["reason"]);
+    let waits = registry.histograms("wait_seconds", "Waits.", &[], &[1e-6, 1e-5, 1e-4, 0.025, 12.5]);
+    observe(&series(&waits, []), Duration::from_micros(5));
     let text = registry.encode(&nothing(), &[]).unwrap();
 
     assert_eq!(family(&text, "test_open"), ["# HELP test_open Open things.", "# TYPE test_open gauge", "test_open -2"]);
@@ -45,6 +46,21 @@ fn each_kind_is_printed_in_text_format() {
     );
     assert_eq!(family(&text, "test_wait_seconds_count"), ["test_wait_seconds_count 1"]);
     assert!(text.ends_with('\n'));
+}
+
+#[test]
+fn a_series_is_shown_from_its_first_use() {
+    let registry = Registry::new(PREFIX);
+    let open = series(&registry.gauges("open", "Open things.", &[]), []);
+    let sent = series(&registry.counters("sent_total", "Sent things.", &["segment", "kind"]), ["a", "b"]);
+    let text = registry.encode(&nothing(), &[]).unwrap();
+    assert!(family(&text, "test_open").is_empty() && family(&text, "test_sent_total").is_empty(), "{text}");
+
+    drop(Counted::new(&open));
+    sent.inc();
+    let text = registry.encode(&nothing(), &[]).unwrap();
+    assert_eq!(family(&text, "test_open")[2..], ["test_open 0"]);
+    assert_eq!(family(&text, "test_sent_total")[2..], [r#"test_sent_total{kind="b",segment="a"} 1"#]);
 }
 
 #[test]

@@ -7,12 +7,13 @@ use std::{
 
 use konnectivity_process::{check, listen::Listen, problems::Problems};
 
-use crate::options::Options;
+use super::{Mode, Surroundings, tls};
+use crate::{frontend::listener::tls::Terms, options::Options};
 
 /// Longest path that a socket's address holds with the zero behind it: 108 bytes (unix(7)).
 const MOST_SOCKET_PATH: usize = 107;
 
-/// Where clients dial, over HTTP CONNECT.
+/// Where clients dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frontend {
     /// A Unix socket without TLS.
@@ -41,27 +42,38 @@ pub struct TcpFrontend {
     pub key: PathBuf,
     /// Readable file with the authorities that clients' certificates must come from.
     pub client_ca: PathBuf,
+    /// What handshakes with clients may agree on.
+    pub terms: Terms,
 }
 
 /// What the options say of the frontend.
-pub(super) fn check(options: &Options, problems: &mut Problems) -> Option<Frontend> {
-    match options.mode.as_str() {
-        "http-connect" => {}
-        "grpc" => problems.add("mode", "--mode=grpc is not yet supported by this version", "set --mode=http-connect"),
-        other => problems.add(
-            "mode",
-            format_args!("mode must be set to either 'grpc' or 'http-connect' not {other:?}"),
-            "set --mode=http-connect",
-        ),
-    }
-    if options.uds_name.is_empty() {
-        tcp_frontend(options, problems).map(Frontend::Tcp)
+pub(super) fn check(
+    options: &Options,
+    surroundings: Surroundings,
+    problems: &mut Problems,
+    notices: &mut Vec<String>,
+) -> Option<(Mode, Frontend)> {
+    let mode = match options.mode.as_str() {
+        "grpc" => Some(Mode::Grpc),
+        "http-connect" => Some(Mode::HttpConnect),
+        other => {
+            let reason = format!("mode must be set to either 'grpc' or 'http-connect' not {other:?}");
+            problems.rule("mode", reason, "set --mode=grpc");
+            None
+        }
+    };
+    let known_mode = mode.unwrap_or(Mode::Grpc);
+    // Flags that have no meaning for a Unix socket are checked, as the reference does.
+    let terms = tls::check(options, known_mode, surroundings, problems, notices);
+    let frontend = if options.uds_name.is_empty() {
+        tcp_frontend(options, terms, problems).map(Frontend::Tcp)
     } else {
         unix_frontend(options, problems).map(Frontend::Unix)
-    }
+    };
+    mode.zip(frontend)
 }
 
-fn tcp_frontend(options: &Options, problems: &mut Problems) -> Option<TcpFrontend> {
+fn tcp_frontend(options: &Options, terms: Terms, problems: &mut Problems) -> Option<TcpFrontend> {
     let host = ("server-bind-address", options.server_bind_address.as_str());
     let listen = super::listen(problems, host, ("server-port", options.server_port));
     let (certificate, key) = super::certificate(
@@ -70,30 +82,29 @@ fn tcp_frontend(options: &Options, problems: &mut Problems) -> Option<TcpFronten
         ("server-key", &options.server_key),
         "the TCP port for clients always has TLS",
     );
-    let client_ca = check::required_file(
-        problems,
-        "server-ca-cert",
-        &options.server_ca_cert,
-        "clients' certificates must be checked when in TCP mode (uds-name is empty)",
-    );
-    Some(TcpFrontend { listen: listen?, certificate: certificate?, key: key?, client_ca: client_ca? })
+    if options.server_ca_cert.is_empty() {
+        let rule = "server ca cert must be set when in TCP mode (uds-name is empty)";
+        problems.rule("server-ca-cert", rule, "set --server-ca-cert to a file");
+    }
+    let client_ca = check::file(problems, "server-ca-cert", &options.server_ca_cert);
+    Some(TcpFrontend { listen: listen?, certificate: certificate?, key: key?, client_ca: client_ca?, terms })
 }
 
 fn unix_frontend(options: &Options, problems: &mut Problems) -> Option<UnixFrontend> {
     // The default port is no wish for one.
     if options.server_port != 0 && problems.effective().is_set("server-port") {
-        let reason = format!("server port should be 0 and not {} when uds-name is set", options.server_port);
-        problems.add("server-port", reason, "set --server-port=0, or leave --uds-name out");
+        let reason = format!("server port should be set to 0 not {} for UDS", options.server_port);
+        problems.rule("server-port", reason, "set --server-port=0, or leave --uds-name out");
     }
     let of_tcp = [
-        ("server-cert", &options.server_cert),
         ("server-key", &options.server_key),
+        ("server-cert", &options.server_cert),
         ("server-ca-cert", &options.server_ca_cert),
     ];
     for (setting, value) in of_tcp {
         if !value.is_empty() {
-            let reason = format!("{setting} must be empty when uds-name is set: a Unix socket has no TLS");
-            problems.add(setting, reason, format_args!("leave --{setting} or --uds-name out"));
+            let reason = format!("{} should not be set for UDS", setting.replace('-', " "));
+            problems.rule(setting, reason, format_args!("leave --{setting} or --uds-name out"));
         }
     }
     let path = Path::new(&options.uds_name);

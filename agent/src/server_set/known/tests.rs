@@ -166,6 +166,43 @@ fn a_lost_server_interrupts_a_wait() {
 }
 
 #[test]
+fn a_server_that_drains_is_replaced_while_it_is_connected() {
+    let now = Instant::now();
+    let mut known = with_one(false, now);
+    assert_eq!(known.next(now), Action::Rest);
+    known.on_draining(&id(0));
+    assert_eq!(known.next(now), Action::Dial(1));
+    // Nobody else is there yet.
+    assert_eq!(known.on_connected(&id(0), 1, now, 0.0), Verdict::Duplicate);
+    assert_eq!(known.next(now), Action::WaitUntil(now + SECOND));
+    // Told once is told.
+    known.on_draining(&id(0));
+    assert_eq!(known.next(now), Action::WaitUntil(now + SECOND));
+    assert_eq!(known.next(now + SECOND), Action::Dial(1));
+    assert_eq!(known.on_connected(&id(1), 1, now + SECOND, 0.0), Verdict::Keep);
+    assert_eq!(known.next(now + SECOND), Action::Rest);
+    assert_eq!(known.connected().count(), 2);
+    // Its end is no loss, and the end of its successor is one.
+    known.on_lost(&id(0), 60 * SECOND, now + 60 * SECOND, 0.0);
+    assert_eq!(known.next(now + 60 * SECOND), Action::Rest);
+    known.on_lost(&id(1), 60 * SECOND, now + 60 * SECOND, 0.0);
+    assert_eq!(known.next(now + 60 * SECOND), Action::Dial(1));
+}
+
+#[test]
+fn a_server_that_is_gone_does_not_drain() {
+    let now = Instant::now();
+    let mut known = with_one(false, now);
+    known.on_draining(&id(7));
+    assert_eq!(known.next(now), Action::Rest);
+    known.on_draining(&id(0));
+    known.on_lost(&id(0), SECOND, now, 0.0);
+    assert_eq!(known.next(now), Action::Dial(1));
+    assert_eq!(known.on_connected(&id(0), 1, now, 0.0), Verdict::Keep);
+    assert_eq!(known.next(now), Action::Rest, "it has returned");
+}
+
+#[test]
 fn servers_that_hang_up_are_not_dialled_in_a_circle() {
     let begin = Instant::now();
     let mut now = begin;
@@ -195,6 +232,7 @@ enum Event {
     Connected { server: usize, count: u32 },
     Failed,
     Lost { server: usize, lasted_ms: u64 },
+    Drains { server: usize },
     Passed { ms: u64 },
 }
 
@@ -203,6 +241,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0usize..6, 0u32..7).prop_map(|(server, count)| Event::Connected { server, count }),
         2 => Just(Event::Failed),
         2 => (0usize..6, 0u64..3_000).prop_map(|(server, lasted_ms)| Event::Lost { server, lasted_ms }),
+        1 => (0usize..6).prop_map(|server| Event::Drains { server }),
         2 => (0u64..5_000).prop_map(|ms| Event::Passed { ms }),
     ]
 }
@@ -217,6 +256,7 @@ proptest! {
         let mut known = known(sync_forever);
         let mut now = Instant::now();
         let mut connected = BTreeSet::new();
+        let mut draining = BTreeSet::new();
         let mut attempts = 0u32;
         for event in events {
             match event {
@@ -231,14 +271,21 @@ proptest! {
                     known.on_failed(now, random);
                 }
                 Event::Lost { server, lasted_ms } if connected.remove(&id(server)) => {
+                    draining.remove(&id(server));
                     known.on_lost(&id(server), Duration::from_millis(lasted_ms), now, random);
+                }
+                Event::Drains { server } => {
+                    if connected.contains(&id(server)) {
+                        draining.insert(id(server));
+                    }
+                    known.on_draining(&id(server));
                 }
                 Event::Passed { ms } => now += Duration::from_millis(ms),
                 _ => {}
             }
             prop_assert!(known.connected().eq(&connected));
             prop_assert!(known.desired() >= 1);
-            let enough = connected.len() >= known.desired() as usize;
+            let enough = connected.len() - draining.len() >= known.desired() as usize;
             match known.next(now) {
                 Action::Dial(new) => {
                     prop_assert!(new > 0 && (!enough || sync_forever));

@@ -1,0 +1,104 @@
+//! Packets of the gRPC frontend. The reference counts those between server and agent, too; over QUIC there are none.
+
+use std::time::Duration;
+
+use konnectivity_process::metrics::{Registry, Series, observe, series};
+use konnectivity_transport::packet::PacketType;
+use prometheus::{Histogram, IntCounter, IntCounterVec};
+
+use super::LATENCY_BUCKETS;
+
+/// Every type, at the place of its number.
+const KINDS: [PacketType; 7] = [
+    PacketType::DialReq,
+    PacketType::DialRsp,
+    PacketType::CloseReq,
+    PacketType::CloseRsp,
+    PacketType::Data,
+    PacketType::DialCls,
+    PacketType::Drain,
+];
+
+/// Between whom packets go, in the words of the reference's `segment`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment {
+    /// From a client to the server.
+    FromClient,
+    /// From the server to a client.
+    ToClient,
+}
+
+impl Segment {
+    fn name(self) -> &'static str {
+        match self {
+            Self::FromClient => "from_client",
+            Self::ToClient => "to_client",
+        }
+    }
+}
+
+/// What is counted of packets.
+#[derive(Debug)]
+pub(super) struct PacketMetrics {
+    received: [Series<IntCounter>; KINDS.len()],
+    sent: [Series<IntCounter>; KINDS.len()],
+    errors: IntCounterVec,
+    write_duration: Series<Histogram>,
+}
+
+impl PacketMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let packets = registry.counters(
+            "stream_packets_total",
+            "Count of packets processed, by segment and packet type (example: from_client, DIAL_REQ)",
+            &["segment", "packet_type"],
+        );
+        let of = |segment: Segment| KINDS.map(|kind| series(&packets, [segment.name(), kind.name()]));
+        let writes = registry.histograms(
+            "frontend_write_duration_seconds",
+            "Latency of write to the frontend in seconds",
+            &[],
+            &LATENCY_BUCKETS,
+        );
+        Self {
+            received: of(Segment::FromClient),
+            sent: of(Segment::ToClient),
+            errors: registry.counters(
+                "stream_errors_total",
+                "Count of gRPC stream errors, by segment, grpc Code, packet type. \
+                 (example: from_agent, Code.Unavailable, DIAL_RSP)",
+                &["segment", "code", "packet_type"],
+            ),
+            write_duration: series(&writes, []),
+        }
+    }
+
+    pub(super) fn count(&self, segment: Segment, kind: PacketType) {
+        let counters = match segment {
+            Segment::FromClient => &self.received,
+            Segment::ToClient => &self.sent,
+        };
+        counters[kind as usize].inc();
+    }
+
+    pub(super) fn failed(&self, segment: Segment, code: &str, packet_type: &str) {
+        self.errors.with_label_values(&[segment.name(), code, packet_type]).inc();
+    }
+
+    pub(super) fn written(&self, took: Duration) {
+        observe(&self.write_duration, took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_at_the_place_of_its_number() {
+        for (place, kind) in KINDS.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
+        }
+        assert!(PacketType::try_from(KINDS.len() as i32).is_err());
+    }
+}
