@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures direct TCP, the Go reference and this project's programs side by side, and prints a table.
+# Measures direct TCP, the Go reference and this project's programs side by side, by HTTP CONNECT and by gRPC, and
+# prints a table for each.
 #
 # usage: scripts/bench.sh loopback [--quick] [more options; --help lists them]
 #        scripts/bench.sh --no-build loopback ...   with the programs as they are

@@ -1,5 +1,5 @@
 // The Go reference that konnectivity-quic is compared with and must work with.
-// scripts/go-peers.sh builds its two programs from here; nothing of this project is written in Go.
+// scripts/go-peers.sh builds its programs from here; nothing of this product is written in Go.
 module konnectivity-quic.invalid/interop
 
 go 1.26.2

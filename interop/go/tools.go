@@ -6,4 +6,6 @@ package interop
 import (
 	_ "sigs.k8s.io/apiserver-network-proxy/cmd/agent"
 	_ "sigs.k8s.io/apiserver-network-proxy/cmd/server"
+	_ "sigs.k8s.io/apiserver-network-proxy/cmd/test-client"
+	_ "sigs.k8s.io/apiserver-network-proxy/cmd/test-server"
 )

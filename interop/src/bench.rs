@@ -5,6 +5,7 @@
 //!
 //! - [`options`]: what was asked for.
 //! - [`case`]: what is measured, and the figures that come of it.
+//! - [`way`]: the frontends by which it is measured.
 //! - [`mod@measure`]: one case on one subject.
 //! - [`goal`]: what must be reached.
 //! - [`results`]: all figures of a run; [`markdown`]: as a table; [`machine`]: where it ran.
@@ -16,6 +17,7 @@ pub mod markdown;
 pub mod measure;
 pub mod options;
 pub mod results;
+pub mod way;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ use case::{CASES, Case};
 use machine::Machine;
 use measure::Bench;
 use options::Options;
-use results::{Results, Subject};
+use results::{Lane, Results};
 
 /// Runs the whole benchmark, writes what was asked for, and prints the table.
 ///
@@ -41,25 +43,25 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let folder = RunFolder::new()?;
     let bench = Bench {
         makes: options.makes()?,
-        entrance: options.entrance(),
         certificates: Folder::write(&folder.0.join("certificates"), &[])?,
         folder: folder.0.clone(),
         timing: options.timing(),
     };
-    let mut results = Results::new(Machine::look(), options.command_line(), options.rounds());
+    let mut results = Results::new(Machine::look(), options.command_line(), options.rounds_text(), options.ways());
     if results.machine.is_busy() {
         eprintln!("the load average is {}: others use this machine, ratios may be off", results.machine.load_before);
     }
-    let subjects = options.subjects();
+    let lanes = options.lanes();
     let cases: Vec<&Case> = CASES.iter().filter(|case| options.wants(case)).collect();
     if cases.is_empty() {
         bail!("no case has a name that --only asks for; cases: {}", case::keys());
     }
     for round in 0..options.rounds() {
-        for (turn, case) in cases.iter().enumerate() {
-            for place in 0..subjects.len() {
-                let subject = subjects[(place + round + turn) % subjects.len()];
-                measure(&bench, &mut results, subject, case, round).await;
+        let cases = cases.iter().filter(|case| round < options.rounds_of(case));
+        for (turn, case) in cases.enumerate() {
+            for place in 0..lanes.len() {
+                let lane = lanes[(place + round + turn) % lanes.len()];
+                measure(&bench, &mut results, lane, case, round).await;
             }
         }
     }
@@ -70,19 +72,20 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     }
 }
 
-async fn measure(bench: &Bench, results: &mut Results, subject: Subject, case: &Case, round: usize) {
-    if subject == Subject::Direct && !case.has_direct() {
+async fn measure(bench: &Bench, results: &mut Results, lane: Lane, case: &Case, round: usize) {
+    if lane == Lane::Direct && !case.has_direct() {
         return;
     }
-    match bench.measure(subject, case).await {
+    let place = format!("round {} {:8} {:7} {:22}", round + 1, lane.way_key(), lane.subject().key(), case.key);
+    match bench.measure(lane, case).await {
         Ok(figures) => {
             let shown: Vec<_> = figures.iter().map(|(metric, value)| metric.show_with_unit(*value)).collect();
-            eprintln!("round {} {:7} {:22} {}", round + 1, subject.key(), case.key, shown.join(", "));
-            results.add(subject, case, figures);
+            eprintln!("{place} {}", shown.join(", "));
+            results.add(lane, case, figures);
         }
         Err(error) => {
-            eprintln!("round {} {:7} {:22} FAILED: {error:#}", round + 1, subject.key(), case.key);
-            results.fail(subject, case, round, &error);
+            eprintln!("{place} FAILED: {error:#}");
+            results.fail(lane, case, round, &error);
         }
     }
 }

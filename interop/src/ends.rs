@@ -193,7 +193,7 @@ pub fn reset(dial: Dial) {
     match dial {
         Dial::Tcp(stream) => reset_tcp(stream),
         Dial::Tls(stream) => reset_tcp(stream.into_inner().0),
-        Dial::Unix(_) => {}
+        Dial::Unix(_) | Dial::Grpc(_) | Dial::GrpcTls(_) => {}
     }
 }
 

@@ -4,13 +4,16 @@
 //! this process: clients (one thread) --> path --> server --> agent --> targets: a process of their own (one thread)
 //! ```
 //!
-//! - [`path`]: how a client reaches a target: by itself, or by HTTP CONNECT.
+//! - [`path`]: how a client reaches a target: by itself, by HTTP CONNECT, or by [`grpc`].
 //! - [`targets`]: the process with the targets, and its counters.
 //! - [`bulk`], [`echo`], [`churn`], [`stall`]: what clients do.
+//! - [`meter`]: whose CPU time it takes.
 
 pub mod bulk;
 pub mod churn;
 pub mod echo;
+pub mod grpc;
+pub mod meter;
 pub mod path;
 pub mod stall;
 pub mod targets;

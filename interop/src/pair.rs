@@ -13,6 +13,7 @@
 //!
 //! - [`program`]: one program: its log, its end, signals to it.
 //! - [`client`]: clients of a frontend, with every byte in their hand.
+//! - [`grpc`]: clients of the gRPC frontend, down to single frames.
 //! - [`open`]: an established dial with both its ends.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
@@ -22,6 +23,7 @@
 mod agent;
 pub mod balancer;
 pub mod client;
+pub mod grpc;
 pub mod http;
 pub mod open;
 pub mod program;
@@ -86,6 +88,12 @@ impl Options {
     pub fn server<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.server.extend(arguments.into_iter().map(Into::into));
         self
+    }
+
+    /// The frontend speaks gRPC instead of HTTP CONNECT.
+    #[must_use]
+    pub fn grpc(self) -> Self {
+        self.server(["--mode=grpc"])
     }
 
     /// More arguments for every agent.

@@ -36,7 +36,16 @@ pub struct Make {
     pub agent_args: Vec<String>,
 }
 
-/// How clients reach the server; HTTP CONNECT either way.
+/// What clients say to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// HTTP CONNECT.
+    HttpConnect,
+    /// gRPC.
+    Grpc,
+}
+
+/// How clients reach the server, whatever they say to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entrance {
     /// A Unix socket.
@@ -74,10 +83,16 @@ impl Pair {
     ///
     /// # Cancel safety
     /// Dropping the future kills what was started.
-    pub async fn start(make: &Make, entrance: Entrance, certificates: &Folder, folder: &Path) -> anyhow::Result<Self> {
+    pub async fn start(
+        make: &Make,
+        (mode, entrance): (Mode, Entrance),
+        certificates: &Folder,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let [agent_port, server_health, agent_health] = ports::free();
         let (frontend, frontend_args) = frontend(entrance, &make.name, certificates, folder);
-        let server_args = server_arguments(certificates, agent_port, server_health).into_iter().chain(frontend_args);
+        let server_args =
+            server_arguments(mode, certificates, agent_port, server_health).into_iter().chain(frontend_args);
         let mut server = Process::start(
             &format!("{}-server", make.name),
             &make.server,
@@ -147,10 +162,13 @@ fn frontend(entrance: Entrance, name: &str, certificates: &Folder, folder: &Path
     }
 }
 
-fn server_arguments(certificates: &Folder, agent_port: u16, health_port: u16) -> Vec<String> {
+fn server_arguments(mode: Mode, certificates: &Folder, agent_port: u16, health_port: u16) -> Vec<String> {
     let [admin_port] = ports::free();
     vec![
-        "--mode=http-connect".to_owned(),
+        match mode {
+            Mode::HttpConnect => "--mode=http-connect".to_owned(),
+            Mode::Grpc => "--mode=grpc".to_owned(),
+        },
         file_flag("cluster-cert", certificates, "server.crt"),
         file_flag("cluster-key", certificates, "server.key"),
         file_flag("cluster-ca-cert", certificates, "ca.crt"),

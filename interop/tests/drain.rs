@@ -7,10 +7,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use konnectivity_interop::ends::{Full, read_pattern, write_pattern};
+use konnectivity_interop::ends::{Full, Target, read_pattern, write_pattern};
 use konnectivity_interop::load::path::DialError;
 use konnectivity_interop::pair::balancer::Balancer;
 use konnectivity_interop::pair::client::{Client, reply_head};
+use konnectivity_interop::pair::grpc::connection::Connection;
+use konnectivity_interop::pair::grpc::door::Door;
+use konnectivity_interop::pair::grpc::frame::code::NO_ERROR;
+use konnectivity_interop::pair::grpc::tunnel::{Tunnel, answer, ask};
 use konnectivity_interop::pair::open::Open;
 use konnectivity_interop::pair::program::Program;
 use konnectivity_interop::pair::{Agent, Options, Pair, Server, http, until};
@@ -169,6 +173,57 @@ async fn an_idle_agent_stops_soon_and_says_good_bye() {
     );
 }
 
+/// As the reference's agent, which leaves its end to the second signal or to whoever kills it.
+#[tokio::test]
+async fn an_agent_that_is_not_to_exit_serves_on_until_the_second_signal() {
+    // The time to drain is for agents that exit.
+    let staying = ["--exit-after-drain=false", "--graceful-shutdown-timeout=0"];
+    let mut pair = Pair::start(Options::mutual_tls().agent(staying)).await.unwrap();
+    let mut early = open(&pair).await;
+    let health = pair.agents[0].health;
+    let ready = http::get(health, "/readyz").await.unwrap();
+    terminate(&pair.agents[0].program).await;
+    until("the server knows that the agent drains", LIMIT, || async {
+        (pair.server.connections().await.unwrap()[0]["draining"] == true).then_some(())
+    })
+    .await;
+    use_for_a_while(&mut early).await;
+    open(&pair).await.exchange().await.unwrap();
+    carry_to_the_end(early).await;
+    // Longer than an agent that exits would stay without a dial.
+    tokio::time::sleep(WHILE).await;
+    let mut late = open(&pair).await;
+    let still = http::get(health, "/readyz").await.unwrap();
+    assert_eq!((still.status, still.body), (ready.status, ready.body));
+    assert_eq!(http::get(health, "/healthz").await.unwrap().status, 200);
+
+    let told = Instant::now();
+    pair.agents[0].program.signal(Signal::SIGTERM).unwrap();
+    let status = pair.agents[0].program.ended(LIMIT).await.unwrap();
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    assert_eq!(status.code(), Some(0));
+    cut(&mut late.client, "client").await;
+    cut(&mut late.target, "target").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_to_exit_stays_without_a_server_and_looks_for_none() {
+    let mut pair =
+        Pair::start(Options::unix().agent(["--exit-after-drain=false", "--sync-interval=100ms"])).await.unwrap();
+    terminate(&pair.agents[0].program).await;
+    pair.server.program.signal(Signal::SIGTERM).unwrap();
+    exits(&mut pair.server.program).await;
+    pair.agents[0].program.logged(&["disconnected from a server"], LIMIT).await.unwrap();
+    pair.server.program.start_again().unwrap();
+    pair.server.serves().await.unwrap();
+    // An agent that looks for servers would have found it ten times.
+    tokio::time::sleep(WHILE).await;
+    assert!(pair.server.connections().await.unwrap().is_empty());
+    assert!(pair.agents[0].program.status().unwrap().is_none());
+    pair.agents[0].program.signal(Signal::SIGINT).unwrap();
+    exits(&mut pair.agents[0].program).await;
+}
+
 #[tokio::test]
 async fn an_agent_without_a_server_stops_at_once() {
     let mut pair = Pair::start(Options::unix()).await.unwrap();
@@ -250,6 +305,52 @@ async fn a_draining_server_takes_no_clients_and_its_open_dials_run_to_their_end(
     }
 }
 
+/// As in a rolling update: the successor is there before the old one is gone.
+#[tokio::test]
+async fn the_agent_of_a_draining_server_finds_its_successor_while_its_dials_run() {
+    let mut first = Pair::start(Options::unix().agents([])).await.unwrap();
+    let more = ["--server-id=server-2".to_owned()];
+    let second = Server::start(&first.certificates, first.folder.path(), Entrance::Unix, HERE, &more).await.unwrap();
+    let balancer = Balancer::start(vec![first.server.agents, second.agents]).await.unwrap();
+    let agent = Agent::start(&first.certificates, balancer.address(), HERE, &[]).await.unwrap();
+    until("the agent is connected", LIMIT, || async { (agent.connections().await.unwrap().len() == 1).then_some(()) })
+        .await;
+    let target = listener().await;
+    let mut open = Open::dial(&first.client().unwrap(), &target).await.unwrap();
+    terminate(&first.server.program).await;
+    until("the agent has both", LIMIT, || async { (agent.connections().await.unwrap().len() == 2).then_some(()) })
+        .await;
+    let client = Client::of(&second.frontend, &first.certificates).unwrap();
+    let mut late = Open::dial(&client, &target).await.unwrap();
+    late.exchange().await.unwrap();
+    use_for_a_while(&mut open).await;
+    carry_to_the_end(open).await;
+    exits(&mut first.server.program).await;
+    late.exchange().await.unwrap();
+    let left = until("the old one is gone", LIMIT, || async {
+        let left = agent.connections().await.unwrap();
+        (left.len() == 1).then_some(left)
+    })
+    .await;
+    assert_eq!(left[0]["peer"], "server-2");
+    assert_eq!(balancer.given().len(), 2, "one server is enough");
+}
+
+#[tokio::test]
+async fn a_draining_server_takes_no_new_agents() {
+    let pair = Pair::start(Options::unix()).await.unwrap();
+    let mut open = open(&pair).await;
+    terminate(&pair.server.program).await;
+    until("it drains", LIMIT, || async {
+        (http::get(pair.server.health, "/readyz").await.unwrap().status == 500).then_some(())
+    })
+    .await;
+    let late = Agent::spawn(&pair.certificates, pair.server.agents, HERE, &[]).unwrap();
+    late.program.logged(&["cannot connect to a server", "refused by the peer"], LIMIT).await.unwrap();
+    assert_eq!(pair.server.connections().await.unwrap().len(), 1);
+    open.exchange().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_idle_server_stops_soon() {
     let mut pair = Pair::start(Options::mutual_tls()).await.unwrap();
@@ -328,6 +429,59 @@ async fn the_agent_s_deadline_cuts_dials_with_an_error() {
 }
 
 #[tokio::test]
+async fn a_draining_server_sends_its_grpc_clients_away_and_their_dials_run_to_their_end() {
+    for options in [Options::unix(), Options::mutual_tls()] {
+        let mut pair = Pair::start(options.grpc()).await.unwrap();
+        let door = Door::of(&pair);
+        let (busy, idle) = tokio::join!(Connection::open(&door), Connection::open(&door));
+        let target = Target::echo();
+        let mut tunnel = Tunnel::dial(&busy, target.address).await.unwrap();
+        // A stream without a dial is not waited for.
+        let undecided = busy.call().await;
+        tunnel.echo(b"before").await;
+        terminate(&pair.server.program).await;
+        busy.until("it is told", |state| state.goaway.as_ref().is_some_and(|(code, _)| *code == NO_ERROR)).await;
+        assert_eq!(idle.ended().await.map(|(code, _)| code), Some(NO_ERROR));
+        assert!(door.open().await.is_err(), "nobody listens");
+        let start = Instant::now();
+        while start.elapsed() < WHILE {
+            tunnel.echo(b"while it drains").await;
+        }
+        tunnel.echo(&vec![7; BYTES]).await;
+        assert_eq!(tunnel.close().await, (Vec::new(), String::new()));
+        exits(&mut pair.server.program).await;
+        assert!(undecided.next().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn the_server_s_deadline_cuts_the_dials_of_grpc_clients_with_an_error() {
+    let options = Options::unix().grpc().server(["--graceful-shutdown-timeout=1s", "--backend-dial-timeout=5m"]);
+    let mut pair = Pair::start(options.agent(["--dial-timeout=5m"])).await.unwrap();
+    let connection = Connection::open(&Door::of(&pair)).await;
+    let full = Full::new().await;
+    let unanswered = connection.call().await;
+    let number = ask(&unanswered, full.address).await;
+    full.has_pending(1).await;
+    let listener = listener().await;
+    let target = listener.local_addr().unwrap();
+    let (tunnel, accepted) = tokio::join!(Tunnel::dial(&connection, target), listener.accept());
+    let (mut tunnel, mut target) = (tunnel.unwrap(), accepted.unwrap().0);
+    let told = Instant::now();
+    terminate(&pair.server.program).await;
+    target.write_all(b"last words").await.unwrap();
+    let (words, error) = tunnel.rest().await;
+    assert_eq!(words, b"last words");
+    assert!(!error.is_empty(), "it must not look finished");
+    assert!(told.elapsed() >= Duration::from_secs(1), "{:?}", told.elapsed());
+    assert!(!answer(&unanswered, number).await.unwrap_err().is_empty());
+    full.has_pending(0).await;
+    cut(&mut target, "target").await;
+    exits(&mut pair.server.program).await;
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+}
+
+#[tokio::test]
 async fn stalled_dials_do_not_hold_up_a_deadline() {
     let options = Options::mutual_tls().server(["--graceful-shutdown-timeout=1s"]);
     let mut pair = Pair::start(options.agent(["--graceful-shutdown-timeout=1s"])).await.unwrap();
@@ -358,7 +512,8 @@ async fn a_second_signal_stops_at_once() {
         program.signal(Signal::SIGTERM).unwrap();
         let status = program.ended(LIMIT).await.unwrap();
         assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
-        assert_eq!(status.signal(), None, "it ends by itself");
+        // The reference's codes.
+        assert_eq!(status.code(), Some(i32::from(of_server)), "it ends by itself");
         program.logged(&["WARN", "second signal received: stopping at once"], LIMIT).await.unwrap();
         cut(&mut open.client, "client").await;
         cut(&mut open.target, "target").await;

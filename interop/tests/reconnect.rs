@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use konnectivity_interop::ends::Full;
 use konnectivity_interop::load::path::{Dial, DialError};
 use konnectivity_interop::pair::balancer::Balancer;
 use konnectivity_interop::pair::open::Open;
@@ -186,6 +187,57 @@ async fn a_dial_whose_only_agent_dies_before_it_answers_fails() {
     let Err(DialError::Refused(reply)) = pair.dial("127.0.0.1:9").await else { panic!("it must be refused") };
     assert!(reply.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{reply}");
     assert!(reply.ends_with("\r\n\r\nBackend context error: context canceled\r\n"), "{reply}");
+    let metrics = http::get(pair.server.health, "/metrics").await.unwrap().body;
+    assert!(metrics.contains("dial_failure_count{reason=\"backend_close\"} 1\n"), "{metrics}");
+}
+
+/// An agent that has the first claim on every dial, another one, and a dial to which the first is connecting. No limit
+/// ends it.
+async fn connecting(options: Options) -> (Pair, Full, Dial) {
+    let patient = "--dial-timeout=5m";
+    let options = options.server(["--proxy-strategies=destHost,default", "--backend-dial-timeout=5m"]);
+    let options = options.agents([&["--agent-identifiers=ipv4=127.0.0.1", patient], &[patient]]);
+    let pair = Pair::start(options).await.unwrap();
+    let full = Full::new().await;
+    let dial = pair.client().unwrap().ask(&full.address.to_string()).await.unwrap();
+    full.has_pending(1).await;
+    until("the server knows that its agent has the dial", LIMIT, || async {
+        let connections = pair.server.connections().await.unwrap();
+        let carries = connections.iter().find(|one| one["open_dials"] == 1)?;
+        let has_it = carries["unacknowledged_bytes"] == 0;
+        (has_it && carries["peer"].as_str()?.starts_with("agent-1 ")).then_some(())
+    })
+    .await;
+    (pair, full, dial)
+}
+
+/// The dial fails, as the reference says it; if it were tried again, nobody would answer it.
+async fn fails_without_another_try(dial: &mut Dial, full: &Full, limit: Duration) {
+    let mut reply = String::new();
+    timeout(limit, dial.read_to_string(&mut reply)).await.expect("an answer").unwrap();
+    assert!(reply.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\nBackend context error: context canceled\r\n"), "{reply}");
+    full.has_pending(0).await;
+}
+
+#[tokio::test]
+async fn a_dial_whose_agent_stops_while_it_connects_fails_at_once_and_is_not_given_to_another() {
+    for options in [Options::unix(), Options::mutual_tls()] {
+        let (pair, full, mut dial) = connecting(options).await;
+        let stops = &pair.agents[0].program;
+        stops.signal(Signal::SIGTERM).unwrap();
+        stops.logged(&["signal received: draining"], LIMIT).await.unwrap();
+        stops.signal(Signal::SIGTERM).unwrap();
+        // The idle timeout is 30 s: only the agent's own word can tell.
+        fails_without_another_try(&mut dial, &full, Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_dial_whose_agent_dies_while_it_connects_fails_and_is_not_given_to_another() {
+    let (mut pair, full, mut dial) = connecting(Options::unix().server(QUICK)).await;
+    pair.agents[0].program.kill();
+    fails_without_another_try(&mut dial, &full, NOTICED).await;
     let metrics = http::get(pair.server.health, "/metrics").await.unwrap().body;
     assert!(metrics.contains("dial_failure_count{reason=\"backend_close\"} 1\n"), "{metrics}");
 }

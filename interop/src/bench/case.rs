@@ -60,7 +60,22 @@ impl Case {
         !matches!(self.kind, Kind::Idle(_))
     }
 
-    /// The figures that it gives, in the order of the report.
+    /// How many rounds it needs of so many: memory hardly varies, a stalled case alternates by itself, and no goal
+    /// depends on many dials in bulk.
+    pub fn rounds(&self, of: usize) -> usize {
+        match self.kind {
+            Kind::Bulk(_, 1) | Kind::Echo(_) | Kind::Churn(_) => of,
+            Kind::Bulk(..) | Kind::Stalled(..) => of.min(3),
+            Kind::Idle(_) => of.min(2),
+        }
+    }
+
+    /// Whether the load's own CPU time is measured.
+    pub fn has_load(&self) -> bool {
+        matches!(self.kind, Kind::Bulk(..) | Kind::Echo(_) | Kind::Churn(_))
+    }
+
+    /// The figures that it gives, in the order of the report; those of the load itself are [`LOAD`].
     pub fn metrics(&self) -> &'static [Metric] {
         match self.kind {
             Kind::Bulk(..) => &[Metric::MegabytesPerSecond, Metric::CpuPerGigabyte],
@@ -70,6 +85,9 @@ impl Case {
         }
     }
 }
+
+/// The figures of the load itself.
+pub const LOAD: [Metric; 2] = [Metric::ClientsCpu, Metric::TargetsCpu];
 
 /// One figure of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +114,10 @@ pub enum Metric {
     AgentBytes,
     /// Million bytes that the stalled dials took before they came to a halt.
     Taken,
+    /// Per cent of a core that all clients took; they have one.
+    ClientsCpu,
+    /// Per cent of a core that all targets took; they have one.
+    TargetsCpu,
 }
 
 impl Metric {
@@ -113,6 +135,8 @@ impl Metric {
             Self::ServerBytes => "server_bytes_per_dial",
             Self::AgentBytes => "agent_bytes_per_dial",
             Self::Taken => "megabytes_taken",
+            Self::ClientsCpu => "clients_cpu_percent",
+            Self::TargetsCpu => "targets_cpu_percent",
         }
     }
 
@@ -130,6 +154,8 @@ impl Metric {
             Self::ServerBytes => "server, KB",
             Self::AgentBytes => "agent, KB",
             Self::Taken => "MB taken by the stalled dials",
+            Self::ClientsCpu => "CPU of the clients, %",
+            Self::TargetsCpu => "CPU of the targets, %",
         }
     }
 

@@ -1,6 +1,7 @@
 //! What must be reached, from the project's plan: mostly ratios to the Go reference in the same run.
 
 use super::case::Metric;
+use crate::peer::Mode;
 
 /// A limit for one figure of this project's programs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +15,27 @@ pub enum Goal {
 }
 
 /// The goal for a figure, if it has one.
-pub fn of(case: &str, metric: Metric) -> Option<Goal> {
+pub fn of(mode: Mode, case: &str, metric: Metric) -> Option<Goal> {
+    match mode {
+        Mode::HttpConnect => of_http_connect(case, metric),
+        Mode::Grpc => of_grpc(case, metric),
+    }
+}
+
+fn of_grpc(case: &str, metric: Metric) -> Option<Goal> {
+    Some(match (case, metric) {
+        ("bulk/to-client/1" | "bulk/to-target/1", Metric::MegabytesPerSecond) => Goal::AtLeastTimesGo(2.0),
+        ("bulk/to-client/1" | "bulk/to-target/1", Metric::CpuPerGigabyte) => Goal::AtMostTimesGo(0.4),
+        ("echo/1" | "echo/64", Metric::PerSecond) => Goal::AtLeastTimesGo(1.8),
+        ("dial/8", Metric::PerSecond) => Goal::AtLeastTimesGo(2.5),
+        ("idle/1000" | "idle/10000", Metric::ServerBytes) => Goal::AtMost(16_000.0),
+        ("idle/1000" | "idle/10000", Metric::AgentBytes) => Goal::AtMost(8000.0),
+        ("stall/readers/64", Metric::TimesAlone) => Goal::AtMost(1.2),
+        _ => return None,
+    })
+}
+
+fn of_http_connect(case: &str, metric: Metric) -> Option<Goal> {
     Some(match (case, metric) {
         ("bulk/to-client/1" | "bulk/to-target/1", Metric::MegabytesPerSecond) => Goal::AtLeastTimesGo(2.0),
         ("bulk/to-client/1" | "bulk/to-target/1", Metric::CpuPerGigabyte) => Goal::AtMostTimesGo(0.36),
@@ -65,7 +86,9 @@ mod tests {
 
     #[test]
     fn every_row_of_the_plan_has_its_goal() {
-        let goals = CASES.iter().flat_map(|case| case.metrics().iter().filter_map(|&metric| of(case.key, metric)));
-        assert_eq!(goals.count(), 4 + 2 + 1 + 4 + 3);
+        for (mode, count) in [(Mode::HttpConnect, 4 + 2 + 1 + 4 + 3), (Mode::Grpc, 4 + 2 + 1 + 4 + 1)] {
+            let goals = CASES.iter().flat_map(|case| case.metrics().iter().filter_map(|&it| of(mode, case.key, it)));
+            assert_eq!(goals.count(), count, "{mode:?}");
+        }
     }
 }

@@ -2,19 +2,24 @@
 
 use std::fmt::Write as _;
 
-use super::case::{Case, Metric};
-use super::goal;
-use super::results::{Results, Rounds, Subject};
+use super::case::{Case, LOAD, Metric};
+use super::goal::{self, Goal};
+use super::results::{Lane, Results, Rounds, Subject};
+use super::way::Way;
 
-/// How docs/benchmarks.md explains the table.
+/// How docs/benchmarks.md explains the tables.
 const EXPLANATION: &str = include_str!("explanation.md");
+
+/// What the table of the load itself shows.
+const LOAD_EXPLANATION: &str =
+    "What the load itself took meanwhile, clients + targets, each in per cent of the one core that it can use:";
 
 /// The whole of docs/benchmarks.md.
 pub fn document(results: &Results) -> String {
     format!("# Benchmarks\n\n{EXPLANATION}\n{}", report(results))
 }
 
-/// The facts of the machine, then the table.
+/// The facts of the machine, then the tables.
 pub fn report(results: &Results) -> String {
     let machine = &results.machine;
     let mut text = format!("Made by `{}` on {}.\n\n", results.command, machine.date);
@@ -26,46 +31,92 @@ pub fn report(results: &Results) -> String {
         ("TCP congestion control", machine.tcp_congestion_control.clone()),
         ("largest socket buffers", format!("{receive} bytes receiving, {send} sending")),
         ("load average before", machine.load_before.clone()),
-        ("rounds", results.rounds.to_string()),
+        ("rounds", results.rounds.clone()),
     ] {
         let _ = writeln!(text, "- {what}: {value}");
     }
     text + "\n" + &table(results)
 }
 
-/// Medians with the spread of the rounds, ratios, goals; and what failed.
+/// A section for each way into the servers; and what failed.
 pub fn table(results: &Results) -> String {
-    let subjects = results.subjects();
-    let both = subjects.contains(&Subject::Go) && subjects.contains(&Subject::Ours);
-    let goals = subjects.contains(&Subject::Ours);
-    let mut head = vec!["work".to_owned(), "figure".to_owned()];
-    head.extend(subjects.iter().map(|subject| subject.title().to_owned()));
-    head.extend(both.then(|| "ours / Go".to_owned()));
-    head.extend(goals.then(|| "goal".to_owned()));
-    let mut text = line(&head);
-    let rules: Vec<_> = (0..head.len()).map(|place| if place < 2 { "---" } else { "---:" }.to_owned()).collect();
-    text += &line(&rules);
-    for case in results.cases() {
-        let mut title = case.title;
-        for &metric in case.metrics() {
-            let mut cells = vec![std::mem::take(&mut title).to_owned(), metric.title().to_owned()];
-            cells.extend(subjects.iter().map(|&subject| cell(results.rounds(case.key, metric, subject), metric)));
-            cells.extend(both.then(|| ratio(results, case, metric)));
-            cells.extend(goals.then(|| goal_cell(results, case, metric)));
-            text += &line(&cells);
+    let mut text = String::new();
+    for &way in &results.ways {
+        let lanes = results.lanes(way);
+        if lanes.iter().all(|lane| *lane == Lane::Direct) && results.ways.len() > 1 {
+            continue;
         }
+        let _ = write!(text, "## {}\n\n{}", way.title(), figures(results, way, &lanes));
+        let cases: Vec<_> = results.cases(&lanes).into_iter().filter(|case| case.has_load()).collect();
+        if !cases.is_empty() {
+            let _ = write!(text, "\n{LOAD_EXPLANATION}\n\n{}", load(results, &cases, &lanes));
+        }
+        text.push('\n');
     }
     for failure in &results.failures {
         let _ = write!(
             text,
-            "\nFailed: {} on {}, round {}:\n\n```text\n{}\n```\n",
+            "Failed: {} on {} ({}), round {}:\n\n```text\n{}\n```\n\n",
             failure.case,
             failure.subject,
+            failure.way,
             failure.round + 1,
             failure.error
         );
     }
+    text.trim_end().to_owned() + "\n"
+}
+
+/// Medians with the spread of the rounds, ratios, goals.
+fn figures(results: &Results, way: Way, lanes: &[Lane]) -> String {
+    let [go, ours] = [Subject::Go, Subject::Ours].map(|subject| Lane::Through(way, subject));
+    let both = lanes.contains(&go) && lanes.contains(&ours);
+    let goals = lanes.contains(&ours);
+    let more = [(both, "ours / Go"), (goals, "goal")];
+    let mut text = head(&["work", "figure"], lanes, more.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| *name));
+    for case in results.cases(lanes) {
+        let mut title = case.title;
+        for &metric in case.metrics() {
+            let of = |lane: Lane| results.rounds(lane, case.key, metric);
+            let mut cells = vec![std::mem::take(&mut title).to_owned(), metric.title().to_owned()];
+            cells.extend(lanes.iter().map(|&lane| cell(of(lane), metric)));
+            let [go, ours] = [go, ours].map(|lane| of(lane).map(Rounds::median));
+            cells.extend(both.then(|| ratio(metric, ours, go)));
+            cells.extend(goals.then(|| goal_cell(goal::of(way.mode(), case.key, metric), metric, ours, go)));
+            text += &line(&cells);
+        }
+    }
     text
+}
+
+/// Medians of what the load itself took.
+fn load(results: &Results, cases: &[&Case], lanes: &[Lane]) -> String {
+    let mut text = head(&["work"], lanes, std::iter::empty());
+    for case in cases {
+        let mut cells = vec![case.title.to_owned()];
+        cells.extend(lanes.iter().map(|&lane| {
+            let parts =
+                LOAD.map(|metric| results.rounds(lane, case.key, metric).map(|rounds| (metric, rounds.median())));
+            match parts {
+                [Some((one, clients)), Some((other, targets))] => {
+                    format!("{} + {}", one.show(clients), other.show(targets))
+                }
+                _ => "-".to_owned(),
+            }
+        }));
+        text += &line(&cells);
+    }
+    text
+}
+
+/// The first lines of a table: names are to the left, figures to the right.
+fn head<'a>(names: &[&str], lanes: &[Lane], more: impl Iterator<Item = &'a str>) -> String {
+    let mut cells: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    cells.extend(lanes.iter().map(|lane| lane.subject().title().to_owned()));
+    cells.extend(more.map(str::to_owned));
+    let rules: Vec<_> =
+        (0..cells.len()).map(|place| if place < names.len() { "---" } else { "---:" }.to_owned()).collect();
+    line(&cells) + &line(&rules)
 }
 
 fn line(cells: &[String]) -> String {
@@ -80,26 +131,18 @@ fn cell(rounds: Option<&Rounds>, metric: Metric) -> String {
     if least == most { median } else { format!("{median} ({least}..{most})") }
 }
 
-fn median(results: &Results, case: &str, metric: Metric, subject: Subject) -> Option<f64> {
-    results.rounds(case, metric, subject).map(Rounds::median)
-}
-
-fn ratio(results: &Results, case: &Case, metric: Metric) -> String {
-    // A ratio of ratios says nothing.
-    if metric == Metric::TimesAlone {
-        return "-".to_owned();
-    }
-    let of = |subject| median(results, case.key, metric, subject);
-    match (of(Subject::Ours), of(Subject::Go)) {
+fn ratio(metric: Metric, ours: Option<f64>, go: Option<f64>) -> String {
+    match (ours, go) {
+        // A ratio of ratios says nothing.
+        _ if metric == Metric::TimesAlone => "-".to_owned(),
         (Some(ours), Some(go)) if ours.is_finite() && go.is_finite() && go != 0.0 => format!("{:.2}x", ours / go),
         _ => "-".to_owned(),
     }
 }
 
-fn goal_cell(results: &Results, case: &Case, metric: Metric) -> String {
-    let Some(goal) = goal::of(case.key, metric) else { return String::new() };
-    let of = |subject| median(results, case.key, metric, subject);
-    let verdict = match of(Subject::Ours).and_then(|ours| goal.met(ours, of(Subject::Go))) {
+fn goal_cell(goal: Option<Goal>, metric: Metric, ours: Option<f64>, go: Option<f64>) -> String {
+    let Some(goal) = goal else { return String::new() };
+    let verdict = match ours.and_then(|ours| goal.met(ours, go)) {
         Some(true) => ": met",
         Some(false) => ": **not met**",
         None => "",
@@ -114,15 +157,22 @@ mod tests {
     use crate::bench::machine::Machine;
 
     fn results() -> Results {
-        let mut results = Results::new(Machine::look(), "scripts/bench.sh loopback".to_owned(), 2);
+        let ways = vec![Way::Uds, Way::GrpcUds, Way::GrpcMtls];
+        let mut results = Results::new(Machine::look(), "scripts/bench.sh loopback".to_owned(), "2".to_owned(), ways);
         let case = |key: &str| CASES.iter().find(|case| case.key == key).unwrap();
-        for (go, ours) in [(90.0, 180.0), (110.0, 240.0)] {
-            results.add(Subject::Go, case("bulk/to-client/1"), vec![(Metric::MegabytesPerSecond, go)]);
-            results.add(Subject::Ours, case("bulk/to-client/1"), vec![(Metric::MegabytesPerSecond, ours)]);
+        let [go, ours] = [Subject::Go, Subject::Ours].map(|subject| Lane::Through(Way::Uds, subject));
+        for (go_rate, ours_rate) in [(90.0, 180.0), (110.0, 240.0)] {
+            results.add(go, case("bulk/to-client/1"), vec![(Metric::MegabytesPerSecond, go_rate)]);
+            let load = [(Metric::ClientsCpu, 60.0), (Metric::TargetsCpu, ours_rate / 4.0)];
+            let figures = [vec![(Metric::MegabytesPerSecond, ours_rate)], load.to_vec()].concat();
+            results.add(ours, case("bulk/to-client/1"), figures);
         }
-        results.add(Subject::Go, case("stall/readers/64"), vec![(Metric::TimesAlone, f64::INFINITY)]);
-        results.add(Subject::Ours, case("stall/readers/64"), vec![(Metric::TimesAlone, 1.5)]);
-        results.fail(Subject::Go, case("echo/1"), 0, &anyhow::anyhow!("it broke"));
+        results.add(go, case("stall/readers/64"), vec![(Metric::TimesAlone, f64::INFINITY)]);
+        results.add(ours, case("stall/readers/64"), vec![(Metric::TimesAlone, 1.5)]);
+        let grpc = Lane::Through(Way::GrpcUds, Subject::Ours);
+        results.add(grpc, case("idle/1000"), vec![(Metric::ServerBytes, 12_000.0)]);
+        results.add(Lane::Direct, case("echo/1"), vec![(Metric::PerSecond, 10_000.0)]);
+        results.fail(grpc, case("echo/1"), 0, &anyhow::anyhow!("it broke"));
         results
     }
 
@@ -132,10 +182,21 @@ mod tests {
         let row = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
         assert_eq!(
             row("| bulk to the client, 1 dial"),
-            "| bulk to the client, 1 dial | MB/s | 100 (90..110) | 210 (180..240) | 2.10x | ≥ 2x Go: met |"
+            "| bulk to the client, 1 dial | MB/s | - | 100 (90..110) | 210 (180..240) | 2.10x | ≥ 2x Go: met |"
         );
-        assert!(text.contains("| p99 by that | never | 1.50x | - | ≤ 1.20x: **not met** |"), "{text}");
-        assert!(text.contains("Failed: echo/1 on go, round 1:\n\n```text\nit broke"));
+        assert!(text.contains("| p99 by that | - | never | 1.50x | - | ≤ 1.20x: **not met** |"), "{text}");
+        assert!(text.contains("Failed: echo/1 on ours (grpc-uds), round 1:\n\n```text\nit broke"));
+    }
+
+    #[test]
+    fn each_way_has_a_table_with_its_own_goals_and_what_the_load_took() {
+        let text = table(&results());
+        let headings: Vec<_> = text.lines().filter(|line| line.starts_with("##")).collect();
+        assert_eq!(headings, ["## HTTP CONNECT over a Unix socket", "## gRPC over a Unix socket"]);
+        let (connect, grpc) = text.split_once("## gRPC").unwrap();
+        assert!(connect.contains("| bulk to the client, 1 dial | - | - | 60 + 52 |"), "{text}");
+        assert!(grpc.contains("| memory per idle dial, 1,000 dials | server, KB | - | 12.0 | ≤ 16.0: met |"), "{text}");
+        assert!(connect.contains("| per second | 10,000 |") && grpc.contains("| per second | 10,000 |"), "{text}");
     }
 
     #[test]

@@ -7,16 +7,17 @@ use anyhow::{Context, ensure};
 use tokio::time::sleep;
 
 use super::case::{Case, Kind, Metric};
-use super::results::Subject;
+use super::results::{Lane, Subject};
 use crate::certificates::Folder;
 use crate::load::Window;
 use crate::load::bulk::{self, Direction};
 use crate::load::churn;
 use crate::load::echo::{Echoes, Latencies};
+use crate::load::meter::{Cpu, Meter};
 use crate::load::path::Path;
 use crate::load::stall::Stalled;
 use crate::load::targets::Targets;
-use crate::peer::{Entrance, Make, Pair};
+use crate::peer::{Make, Pair};
 
 /// Dials that echo beside stalled ones.
 const ECHOES_BESIDE: usize = 4;
@@ -43,8 +44,6 @@ pub struct Timing {
 pub struct Bench {
     /// The programs of each subject that has some.
     pub makes: Vec<(Subject, Make)>,
-    /// How clients reach a server.
-    pub entrance: Entrance,
     /// Certificates of everyone.
     pub certificates: Folder,
     /// For sockets and logs.
@@ -58,13 +57,15 @@ impl Bench {
     ///
     /// # Errors
     /// Whatever failed, with the last lines of the log of a program that ended.
-    pub async fn measure(&self, subject: Subject, case: &Case) -> anyhow::Result<Figures> {
+    pub async fn measure(&self, lane: Lane, case: &Case) -> anyhow::Result<Figures> {
         let mut targets = Targets::start().await?;
-        let Some((_, make)) = self.makes.iter().find(|(of, _)| *of == subject) else {
+        let Lane::Through(way, subject) = lane else {
             return self.figures(case, &Path::Direct, &mut targets, None).await;
         };
-        let mut pair = Pair::start(make, self.entrance, &self.certificates, &self.folder).await?;
-        let path = Path::through(&pair.frontend, &self.certificates)?;
+        let make = self.makes.iter().find(|(of, _)| *of == subject).context("this subject has no programs")?;
+        let entrance = (way.mode(), way.entrance());
+        let mut pair = Pair::start(&make.1, entrance, &self.certificates, &self.folder).await?;
+        let path = way.path(&pair.frontend, &self.certificates)?;
         let result = self.figures(case, &path, &mut targets, Some(&pair)).await;
         // A program that ended tells more than the dials that failed with it.
         let result = match (pair.check(), result) {
@@ -84,27 +85,29 @@ impl Bench {
         targets: &mut Targets,
         pair: Option<&Pair>,
     ) -> anyhow::Result<Figures> {
-        let window = self.timing.window;
+        let (window, meter) = (self.timing.window, Meter::new(pair, targets));
         match case.kind {
             Kind::Bulk(direction, dials) => {
-                let carried = bulk::run(path, targets, pair, direction, dials, window).await?;
+                let carried = bulk::run(path, targets, meter, direction, dials, window).await?;
                 let mut figures =
                     vec![(Metric::MegabytesPerSecond, carried.bytes as f64 / 1e6 / carried.time.as_secs_f64())];
                 if pair.is_some() {
-                    figures.push((Metric::CpuPerGigabyte, carried.cpu.as_secs_f64() * 1e9 / carried.bytes as f64));
+                    let seconds = carried.cpu.tunnel.as_secs_f64();
+                    figures.push((Metric::CpuPerGigabyte, seconds * 1e9 / carried.bytes as f64));
                 }
+                figures.extend(load_figures(carried.cpu, carried.time));
                 Ok(figures)
             }
             Kind::Echo(dials) => {
                 let echoes = Echoes::open(path, targets, dials).await?;
-                Ok(latency_figures(&echoes.start().measure(pair, window).await?, pair.is_some()))
+                Ok(latency_figures(&echoes.start().measure(meter, window).await?, pair.is_some()))
             }
             Kind::Churn(parallel) => {
-                let latencies = churn::run(path, targets, pair, parallel, window).await?;
+                let latencies = churn::run(path, targets, meter, parallel, window).await?;
                 Ok(latency_figures(&latencies, pair.is_some()))
             }
             Kind::Idle(dials) => self.idle(path, targets, pair.context("idle dials need a pair")?, dials).await,
-            Kind::Stalled(direction, count) => self.stalled(path, targets, pair, direction, count).await,
+            Kind::Stalled(direction, count) => self.stalled(path, targets, meter, direction, count).await,
         }
     }
 
@@ -125,16 +128,16 @@ impl Bench {
         &self,
         path: &Path,
         targets: &mut Targets,
-        pair: Option<&Pair>,
+        meter: Meter<'_>,
         direction: Direction,
         count: usize,
     ) -> anyhow::Result<Figures> {
         let mut echoes = Echoes::open(path, targets, ECHOES_BESIDE).await?.start();
         let (mut alone, mut beside, mut taken) = (Latencies::default(), Latencies::default(), 0);
         for _ in 0..self.timing.alternations {
-            alone += echoes.measure(pair, self.timing.alternating).await?;
+            alone += echoes.measure(meter, self.timing.alternating).await?;
             let stalled = Stalled::start(path, targets, direction, count, self.timing.settle_at_most).await?;
-            beside += echoes.measure(pair, self.timing.alternating).await?;
+            beside += echoes.measure(meter, self.timing.alternating).await?;
             taken = stalled.taken;
             // Where stalled dials stop the echoes, what comes after them is no measurement without them.
             if beside.stuck > 0 {
@@ -160,10 +163,17 @@ fn latency_figures(latencies: &Latencies, with_cpu: bool) -> Figures {
         (Metric::P99, microseconds(latencies, 0.99)),
     ];
     if with_cpu {
-        let each = latencies.cpu.as_secs_f64() * 1e6 / latencies.completed() as f64;
+        let each = latencies.cpu.tunnel.as_secs_f64() * 1e6 / latencies.completed() as f64;
         figures.push((Metric::CpuEach, each));
     }
+    figures.extend(load_figures(latencies.cpu, latencies.time));
     figures
+}
+
+/// How much of its one core each part of the load took.
+fn load_figures(cpu: Cpu, time: Duration) -> Figures {
+    let percent = |part: Duration| 100.0 * part.as_secs_f64() / time.as_secs_f64();
+    vec![(Metric::ClientsCpu, percent(cpu.clients)), (Metric::TargetsCpu, percent(cpu.targets))]
 }
 
 /// Infinite when nothing ended in the window.

@@ -4,27 +4,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::case::Case;
 use super::measure::Timing;
-use super::results::Subject;
+use super::results::{Lane, Subject};
+use super::way::Way;
 use crate::load::Window;
-use crate::peer::{Entrance, Make};
+use crate::peer::Make;
 
-/// The way into the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FrontendOption {
-    /// HTTP CONNECT over a Unix socket.
-    Uds,
-    /// HTTP CONNECT over TCP with mutual TLS.
-    Mtls,
-}
+/// Rounds of a whole run.
+const ROUNDS: usize = 5;
+
+/// Cases that a quick look leaves out.
+const LEFT_OUT: [&str; 4] = ["bulk/to-client/8", "bulk/to-target/8", "idle/10000", "stall/readers/1"];
 
 /// Options of `bench loopback`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A look in under two minutes: one short round, and 1,000 idle dials instead of 10,000.
+    /// A look in under three minutes: one short round without the cases that have a smaller one beside them.
     #[arg(long)]
     pub quick: bool,
     /// Measure only this case or these cases, such as `bulk`, `echo/64`, `dial`, `idle/1000`, `stall/readers`; may be given several times.
@@ -33,15 +31,15 @@ pub struct Options {
     /// Measure only this subject; may be given several times.
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Vec<Subject>,
-    /// How many times everything is measured [default: 5, with --quick 1]
+    /// How many times everything is measured [default: 5, memory 2, bulk on 8 dials and stalled dials 3; with --quick 1]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
     /// How long each measurement counts [default: 2, with --quick 0.7]
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<f64>,
-    /// How clients reach the server.
-    #[arg(long, value_enum, default_value_t = FrontendOption::Uds)]
-    pub frontend: FrontendOption,
+    /// How clients reach the server; may be given several times [default: uds and grpc-uds]
+    #[arg(long, value_enum)]
+    pub frontend: Vec<Way>,
     /// Write all figures of all rounds to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -84,9 +82,36 @@ pub struct Options {
 }
 
 impl Options {
-    /// How many rounds.
+    /// How many rounds at most.
     pub fn rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
+        self.rounds.unwrap_or(if self.quick { 1 } else { ROUNDS })
+    }
+
+    /// How many rounds a case gets.
+    pub fn rounds_of(&self, case: &Case) -> usize {
+        if self.rounds.is_some() { self.rounds() } else { case.rounds(self.rounds()) }
+    }
+
+    /// The same for the report.
+    pub fn rounds_text(&self) -> String {
+        match self.rounds {
+            None if !self.quick => format!("{ROUNDS}; memory 2, bulk on 8 dials and stalled dials 3"),
+            _ => self.rounds().to_string(),
+        }
+    }
+
+    /// How clients reach a server.
+    pub fn ways(&self) -> Vec<Way> {
+        if self.frontend.is_empty() { vec![Way::Uds, Way::GrpcUds] } else { self.frontend.clone() }
+    }
+
+    /// Everything that a case is measured on.
+    pub fn lanes(&self) -> Vec<Lane> {
+        let subjects = self.subjects();
+        let direct = subjects.contains(&Subject::Direct).then_some(Lane::Direct);
+        let tunnels: Vec<_> = subjects.into_iter().filter(|&subject| subject != Subject::Direct).collect();
+        let through = self.ways().into_iter().flat_map(|way| tunnels.iter().map(move |&it| Lane::Through(way, it)));
+        direct.into_iter().chain(through).collect()
     }
 
     /// Which subjects; `other` only where something about it is other.
@@ -107,7 +132,7 @@ impl Options {
     /// Whether a case is wanted.
     pub fn wants(&self, case: &Case) -> bool {
         if self.only.is_empty() {
-            return !(self.quick && case.key == "idle/10000");
+            return !(self.quick && LEFT_OUT.contains(&case.key));
         }
         self.only.iter().any(|wanted| {
             case.key
@@ -126,14 +151,6 @@ impl Options {
             settle_at_most: seconds(10.0, 3.0),
             alternating: Window { ramp: seconds(0.2, 0.1), length: length / 2 },
             alternations: if self.quick { 2 } else { 5 },
-        }
-    }
-
-    /// How clients reach a server.
-    pub fn entrance(&self) -> Entrance {
-        match self.frontend {
-            FrontendOption::Uds => Entrance::Unix,
-            FrontendOption::Mtls => Entrance::MutualTls,
         }
     }
 
@@ -181,5 +198,58 @@ impl Options {
     /// How this run was started, for the report: `scripts/bench.sh` and what followed.
     pub fn command_line(&self) -> String {
         std::env::args().skip(1).fold("scripts/bench.sh".to_owned(), |line, argument| line + " " + &argument)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::bench::case::CASES;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(arguments: &[&str]) -> Options {
+        Command::parse_from([&["bench"], arguments].concat()).options
+    }
+
+    #[test]
+    fn both_kinds_of_frontend_are_measured_and_tcp_once() {
+        let through = |way, subject| Lane::Through(way, subject);
+        let all = [
+            Lane::Direct,
+            through(Way::Uds, Subject::Go),
+            through(Way::Uds, Subject::Ours),
+            through(Way::GrpcUds, Subject::Go),
+            through(Way::GrpcUds, Subject::Ours),
+        ];
+        assert_eq!(options(&[]).lanes(), all);
+        let one = options(&["--frontend", "grpc-mtls", "--subject", "ours"]);
+        assert_eq!(one.lanes(), [through(Way::GrpcMtls, Subject::Ours)]);
+    }
+
+    #[test]
+    fn a_case_has_fewer_rounds_only_where_none_are_asked_for() {
+        let rounds =
+            |arguments: &[&str]| CASES.iter().map(|case| options(arguments).rounds_of(case)).collect::<Vec<_>>();
+        assert_eq!(rounds(&[]), [5, 3, 5, 3, 5, 5, 5, 5, 2, 2, 3, 3, 3]);
+        assert_eq!(rounds(&["--rounds", "4"]), [4; CASES.len()]);
+        assert_eq!(rounds(&["--quick"]), [1; CASES.len()]);
+    }
+
+    #[test]
+    fn a_quick_look_leaves_out_what_has_a_smaller_one_beside_it() {
+        let quick = options(&["--quick"]);
+        assert_eq!(CASES.iter().filter(|case| quick.wants(case)).count(), CASES.len() - LEFT_OUT.len());
+        let asked = options(&["--quick", "--only", "idle/10000"]);
+        assert_eq!(
+            CASES.iter().filter(|case| asked.wants(case)).map(|case| case.key).collect::<Vec<_>>(),
+            ["idle/10000"]
+        );
     }
 }

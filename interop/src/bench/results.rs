@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::case::{CASES, Case, Metric};
 use super::machine::Machine;
 use super::measure::Figures;
+use super::way::Way;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -37,9 +38,36 @@ impl Subject {
     pub fn title(self) -> &'static str {
         match self {
             Self::Direct => "direct TCP",
-            Self::Go => "Go, HTTP CONNECT",
-            Self::Ours => "ours, HTTP CONNECT",
+            Self::Go => "Go",
+            Self::Ours => "ours",
             Self::Other => "other",
+        }
+    }
+}
+
+/// A subject by one of the ways to it; everything is measured on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// TCP without a tunnel: there is one way only.
+    Direct,
+    /// A tunnel.
+    Through(Way, Subject),
+}
+
+impl Lane {
+    /// What is measured.
+    pub fn subject(self) -> Subject {
+        match self {
+            Self::Direct => Subject::Direct,
+            Self::Through(_, subject) => subject,
+        }
+    }
+
+    /// The name of the way to it in options, logs and JSON.
+    pub fn way_key(self) -> &'static str {
+        match self {
+            Self::Direct => "tcp",
+            Self::Through(way, _) => way.key(),
         }
     }
 }
@@ -47,6 +75,8 @@ impl Subject {
 /// A measurement that gave no figures.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failure {
+    /// By which way.
+    pub way: &'static str,
     /// Which subject.
     pub subject: &'static str,
     /// Which case.
@@ -101,50 +131,63 @@ pub struct Results {
     /// By what command.
     pub command: String,
     /// How many rounds were asked for.
-    pub rounds: usize,
+    pub rounds: String,
+    /// The ways that were asked for.
+    #[serde(skip)]
+    pub ways: Vec<Way>,
     /// What went wrong.
     pub failures: Vec<Failure>,
-    /// Case, then metric, then subject.
-    figures: BTreeMap<&'static str, BTreeMap<&'static str, BTreeMap<&'static str, Rounds>>>,
+    /// Way, then case, then metric, then subject.
+    figures: BTreeMap<&'static str, Cases>,
 }
+
+type Cases = BTreeMap<&'static str, BTreeMap<&'static str, BTreeMap<&'static str, Rounds>>>;
 
 impl Results {
     /// None yet.
-    pub fn new(machine: Machine, command: String, rounds: usize) -> Self {
-        Self { machine, command, rounds, failures: Vec::new(), figures: BTreeMap::new() }
+    pub fn new(machine: Machine, command: String, rounds: String, ways: Vec<Way>) -> Self {
+        Self { machine, command, rounds, ways, failures: Vec::new(), figures: BTreeMap::new() }
     }
 
     /// One measurement's figures.
-    pub fn add(&mut self, subject: Subject, case: &Case, figures: Figures) {
-        let row = self.figures.entry(case.key).or_default();
+    pub fn add(&mut self, lane: Lane, case: &Case, figures: Figures) {
+        let row = self.figures.entry(lane.way_key()).or_default().entry(case.key).or_default();
         for (metric, value) in figures {
             let subjects = row.entry(metric.key()).or_default();
-            subjects.entry(subject.key()).or_insert_with(|| Rounds(Vec::new())).0.push(Figure(value));
+            subjects.entry(lane.subject().key()).or_insert_with(|| Rounds(Vec::new())).0.push(Figure(value));
         }
     }
 
     /// One measurement that failed.
-    pub fn fail(&mut self, subject: Subject, case: &Case, round: usize, error: &anyhow::Error) {
-        let error = format!("{error:#}");
-        self.failures.push(Failure { subject: subject.key(), case: case.key, round, error });
+    pub fn fail(&mut self, lane: Lane, case: &Case, round: usize, error: &anyhow::Error) {
+        let (way, subject) = (lane.way_key(), lane.subject().key());
+        self.failures.push(Failure { way, subject, case: case.key, round, error: format!("{error:#}") });
     }
 
     /// The rounds of one row for one subject, if there are any.
-    pub fn rounds(&self, case: &str, metric: Metric, subject: Subject) -> Option<&Rounds> {
-        self.figures.get(case)?.get(metric.key())?.get(subject.key())
+    pub fn rounds(&self, lane: Lane, case: &str, metric: Metric) -> Option<&Rounds> {
+        self.figures.get(lane.way_key())?.get(case)?.get(metric.key())?.get(lane.subject().key())
     }
 
-    /// The cases that have figures, in the order of the report.
-    pub fn cases(&self) -> impl Iterator<Item = &'static Case> {
-        CASES.iter().filter(|case| self.figures.contains_key(case.key))
+    /// The cases that have figures on one of these lanes, in the order of the report.
+    pub fn cases(&self, lanes: &[Lane]) -> Vec<&'static Case> {
+        let has = |case: &&Case| lanes.iter().any(|lane| self.has(*lane, |key| key == case.key));
+        CASES.iter().filter(has).collect()
     }
 
-    /// The subjects that have figures.
-    pub fn subjects(&self) -> Vec<Subject> {
-        let has = |subject: &Subject| {
-            self.figures.values().flat_map(BTreeMap::values).any(|subjects| subjects.contains_key(subject.key()))
-        };
-        Subject::value_variants().iter().copied().filter(has).collect()
+    /// The lanes of a way that have figures, with TCP first.
+    pub fn lanes(&self, way: Way) -> Vec<Lane> {
+        let subjects = Subject::value_variants().iter().map(|&subject| match subject {
+            Subject::Direct => Lane::Direct,
+            subject => Lane::Through(way, subject),
+        });
+        subjects.filter(|&lane| self.has(lane, |_| true)).collect()
+    }
+
+    fn has(&self, lane: Lane, case: impl Fn(&str) -> bool) -> bool {
+        let cases = self.figures.get(lane.way_key()).into_iter().flatten();
+        let mut rows = cases.filter(|(key, _)| case(key)).flat_map(|(_, row)| row.values());
+        rows.any(|subjects| subjects.contains_key(lane.subject().key()))
     }
 }
 

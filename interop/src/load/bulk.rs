@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use super::Window;
+use super::meter::{Cpu, Meter};
 use super::path::{Dial, Path};
 use super::targets::Targets;
-use crate::peer::Pair;
 
 const CHUNK_BYTES: usize = 128 * 1024;
 
@@ -31,8 +31,8 @@ pub struct Carried {
     pub bytes: u64,
     /// In this time.
     pub time: Duration,
-    /// For this CPU time of server and agent.
-    pub cpu: Duration,
+    /// For this CPU time.
+    pub cpu: Cpu,
 }
 
 /// Carries bytes on so many dials at once; what arrives is counted where it arrives.
@@ -42,7 +42,7 @@ pub struct Carried {
 pub async fn run(
     path: &Path,
     targets: &mut Targets,
-    pair: Option<&Pair>,
+    meter: Meter<'_>,
     direction: Direction,
     dials: usize,
     window: Window,
@@ -62,9 +62,9 @@ pub async fn run(
         }
     }
     tokio::time::sleep(window.ramp).await;
-    let start = reading(targets, pair, direction, &arrived).await?;
+    let start = reading(targets, meter, direction, &arrived).await?;
     tokio::time::sleep(window.length).await;
-    let end = reading(targets, pair, direction, &arrived).await?;
+    let end = reading(targets, meter, direction, &arrived).await?;
     if let Some(ended) = tasks.try_join_next() {
         bail!("a dial ended before its time: {}", ended??);
     }
@@ -78,18 +78,18 @@ pub async fn run(
 
 async fn reading(
     targets: &mut Targets,
-    pair: Option<&Pair>,
+    meter: Meter<'_>,
     direction: Direction,
     arrived: &AtomicU64,
 ) -> anyhow::Result<Carried> {
-    let cpu = |pair: Option<&Pair>| pair.map_or(Ok(Duration::ZERO), Pair::cpu);
-    Ok(match direction {
-        Direction::ToClient => Carried { bytes: arrived.load(Ordering::Relaxed), time: since_start(), cpu: cpu(pair)? },
+    let (bytes, time) = match direction {
+        Direction::ToClient => (arrived.load(Ordering::Relaxed), since_start()),
         Direction::ToTarget => {
             let counters = targets.counters().await?;
-            Carried { bytes: counters.received, time: counters.time, cpu: cpu(pair)? }
+            (counters.received, counters.time)
         }
-    })
+    };
+    Ok(Carried { bytes, time, cpu: meter.read()? })
 }
 
 /// A clock for [`Carried::time`] where the targets' own is not used.

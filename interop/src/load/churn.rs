@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use anyhow::Context;
 use tokio::task::JoinSet;
 
 use super::Window;
 use super::echo::{self, Latencies, Recorder};
+use super::meter::Meter;
 use super::path::Path;
 use super::targets::Targets;
-use crate::peer::Pair;
 
 /// So many do it at the same time, each as fast as it can.
 ///
@@ -20,7 +21,7 @@ use crate::peer::Pair;
 pub async fn run(
     path: &Path,
     targets: &Targets,
-    pair: Option<&Pair>,
+    meter: Meter<'_>,
     parallel: usize,
     window: Window,
 ) -> anyhow::Result<Latencies> {
@@ -33,7 +34,7 @@ pub async fn run(
         recorders.push(recorder.clone());
         tasks.spawn(again(path.clone(), echoes.clone(), next.clone(), recorder));
     }
-    let latencies = echo::watch(&recorders, pair, window).await?;
+    let latencies = echo::watch(&recorders, meter, window).await?;
     if let Some(ended) = tasks.try_join_next() {
         let Err(error) = ended?;
         return Err(error.context("dial, echo and close failed"));
@@ -54,7 +55,7 @@ async fn again(
         recorder.begin();
         let mut dial = path.dial(echoes[n % echoes.len()]).await?;
         echo::once(&mut dial, n as u64).await?;
-        drop(dial);
+        dial.close().await.context("cannot close")?;
         recorder.end();
     }
 }

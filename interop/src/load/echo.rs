@@ -9,10 +9,10 @@ use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
+use super::meter::{Cpu, Meter};
 use super::path::{Dial, Path};
 use super::targets::Targets;
 use super::{ECHO_BYTES, Window};
-use crate::peer::Pair;
 
 /// An echo that is out for so long when the window ends counts with its age; shorter ones say nothing.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
@@ -26,8 +26,8 @@ pub struct Latencies {
     pub stuck: usize,
     /// The window's real length.
     pub time: Duration,
-    /// CPU time of server and agent in it.
-    pub cpu: Duration,
+    /// CPU time in it.
+    pub cpu: Cpu,
 }
 
 impl Latencies {
@@ -89,16 +89,15 @@ impl Recorder {
 /// Lets load run that writes to `recorders`: the ramp is thrown away, the window is kept.
 ///
 /// # Errors
-/// When a process of the pair is gone.
-pub async fn watch(recorders: &[Recorder], pair: Option<&Pair>, window: Window) -> anyhow::Result<Latencies> {
-    let cpu = || pair.map_or(Ok(Duration::ZERO), Pair::cpu);
+/// When a process is gone.
+pub async fn watch(recorders: &[Recorder], meter: Meter<'_>, window: Window) -> anyhow::Result<Latencies> {
     tokio::time::sleep(window.ramp).await;
     for recorder in recorders {
         recorder.with(|record| record.done.clear());
     }
-    let (start, cpu_before) = (Instant::now(), cpu()?);
+    let (start, cpu_before) = (Instant::now(), meter.read()?);
     tokio::time::sleep(window.length).await;
-    let (time, cpu) = (start.elapsed(), cpu()? - cpu_before);
+    let (time, cpu) = (start.elapsed(), meter.read()? - cpu_before);
     Ok(Latencies { time, cpu, ..gather(recorders) })
 }
 
@@ -171,8 +170,8 @@ impl Running {
     ///
     /// # Errors
     /// A dial that has ended or answered something else.
-    pub async fn measure(&mut self, pair: Option<&Pair>, window: Window) -> anyhow::Result<Latencies> {
-        let latencies = watch(&self.recorders, pair, window).await?;
+    pub async fn measure(&mut self, meter: Meter<'_>, window: Window) -> anyhow::Result<Latencies> {
+        let latencies = watch(&self.recorders, meter, window).await?;
         if let Some(ended) = self.tasks.try_join_next() {
             let Err(error) = ended?;
             return Err(error.context("an echo failed"));

@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::DIAL_WITHIN;
+use super::grpc::{Call, Client};
 use crate::certificates::Folder;
 use crate::peer::Frontend;
 
@@ -60,17 +61,35 @@ pub enum Path {
     Unix(PathBuf),
     /// HTTP CONNECT over mutual TLS.
     MutualTls(SocketAddr, TlsConnector),
+    /// gRPC over a Unix socket.
+    Grpc(PathBuf, Call),
+    /// gRPC over mutual TLS.
+    GrpcTls(SocketAddr, TlsConnector, Call),
 }
 
 impl Path {
-    /// The path through a pair's frontend.
+    /// The path through a pair's frontend that speaks HTTP CONNECT.
     ///
     /// # Errors
     /// [`PathError`] when the client's certificates cannot be used.
     pub fn through(frontend: &Frontend, certificates: &Folder) -> Result<Self, PathError> {
         match frontend {
             Frontend::Unix(path) => Ok(Self::Unix(path.clone())),
-            Frontend::MutualTls(address) => Ok(Self::MutualTls(*address, connector(certificates)?)),
+            Frontend::MutualTls(address) => Ok(Self::MutualTls(*address, connector(certificates, &[])?)),
+        }
+    }
+
+    /// The path through a pair's frontend that speaks gRPC.
+    ///
+    /// # Errors
+    /// [`PathError`] when the client's certificates cannot be used.
+    pub fn through_grpc(frontend: &Frontend, certificates: &Folder) -> Result<Self, PathError> {
+        match frontend {
+            Frontend::Unix(path) => Ok(Self::Grpc(path.clone(), Call::over_unix(path))),
+            Frontend::MutualTls(address) => {
+                let call = Call::over_tls(&address.to_string());
+                Ok(Self::GrpcTls(*address, connector(certificates, &[b"h2"])?, call))
+            }
         }
     }
 
@@ -90,11 +109,22 @@ impl Path {
             Self::Direct => Ok(Dial::Tcp(tcp(target).await?)),
             Self::Unix(path) => ask(Dial::Unix(UnixStream::connect(path).await?), target).await,
             Self::MutualTls(address, connector) => {
-                let stream = connector.connect(ServerName::from(address.ip()), tcp(*address).await?).await?;
-                ask(Dial::Tls(Box::new(stream)), target).await
+                ask(Dial::Tls(Box::new(tls(*address, connector).await?)), target).await
+            }
+            Self::Grpc(path, call) => {
+                let client = Client::dial(UnixStream::connect(path).await?, call, &target.to_string()).await?;
+                Ok(Dial::Grpc(Box::new(client)))
+            }
+            Self::GrpcTls(address, connector, call) => {
+                let client = Client::dial(tls(*address, connector).await?, call, &target.to_string()).await?;
+                Ok(Dial::GrpcTls(Box::new(client)))
             }
         }
     }
+}
+
+async fn tls(address: SocketAddr, connector: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
+    connector.connect(ServerName::from(address.ip()), tcp(address).await?).await
 }
 
 async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
@@ -130,16 +160,17 @@ async fn ask(mut dial: Dial, target: SocketAddr) -> Result<Dial, DialError> {
     }
 }
 
-fn connector(certificates: &Folder) -> Result<TlsConnector, PathError> {
+fn connector(certificates: &Folder, alpn: &[&[u8]]) -> Result<TlsConnector, PathError> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificates.file("ca.crt"))?)?;
     let chain = vec![CertificateDer::from_pem_file(certificates.file("client.crt"))?];
     let key = PrivateKeyDer::from_pem_file(certificates.file("client.key"))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -152,6 +183,24 @@ pub enum Dial {
     Unix(UnixStream),
     /// To a frontend, encrypted.
     Tls(Box<TlsStream<TcpStream>>),
+    /// By gRPC.
+    Grpc(Box<Client<UnixStream>>),
+    /// By gRPC, encrypted.
+    GrpcTls(Box<Client<TlsStream<TcpStream>>>),
+}
+
+impl Dial {
+    /// Closes it as the clients of its frontend do: HTTP CONNECT has only the socket, gRPC waits for the server's word.
+    ///
+    /// # Errors
+    /// When the server's word does not come.
+    pub async fn close(self) -> io::Result<()> {
+        match self {
+            Self::Grpc(client) => client.close().await,
+            Self::GrpcTls(client) => client.close().await,
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => Ok(()),
+        }
+    }
 }
 
 macro_rules! each {
@@ -160,6 +209,8 @@ macro_rules! each {
             Dial::Tcp($stream) => $call,
             Dial::Unix($stream) => $call,
             Dial::Tls($stream) => $call,
+            Dial::Grpc($stream) => $call,
+            Dial::GrpcTls($stream) => $call,
         }
     };
 }

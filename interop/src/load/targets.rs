@@ -76,6 +76,11 @@ impl Targets {
         Ok(Self { child, addresses, counters })
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Answers what it gets; dial number `n` of many has its own of several addresses.
     pub fn echo(&self, n: usize) -> SocketAddr {
         self.addresses.echo[n % self.addresses.echo.len()]

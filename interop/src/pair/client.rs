@@ -37,7 +37,7 @@ impl Client {
         Ok(Self(match Path::through(frontend, certificates)? {
             Path::Unix(path) => Way::Unix(path),
             Path::MutualTls(address, connector) => Way::MutualTls(address, connector),
-            Path::Direct => anyhow::bail!("a frontend is never direct"),
+            _ => anyhow::bail!("a frontend by HTTP CONNECT is nothing else"),
         }))
     }
 

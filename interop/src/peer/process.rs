@@ -107,10 +107,7 @@ impl Process {
     /// # Errors
     /// When the process is gone.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let path = format!("/proc/{}/stat", self.id());
-        let stat = fs::read_to_string(&path).with_context(|| format!("{} is gone", self.name))?;
-        let ticks = cpu_ticks(&stat).with_context(|| format!("cannot understand {path}"))?;
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+        cpu_of(self.id()).with_context(|| format!("{} is gone", self.name))
     }
 
     /// Resident memory in bytes; kernel memory of its sockets is not in it.
@@ -164,6 +161,17 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU time that a process has used since its start, by all its threads, to 10 ms.
+///
+/// # Errors
+/// When it is gone.
+pub fn cpu_of(id: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{id}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let ticks = cpu_ticks(&stat).with_context(|| format!("cannot understand {path}"))?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
 /// User and system time from a line of `/proc/PID/stat` (proc(5)): fields 14 and 15, counted behind the name, which may hold spaces.
