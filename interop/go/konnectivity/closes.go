@@ -27,6 +27,12 @@ func (o *outcomes) add(err error) {
 	o.counts[fmt.Sprint(err)]++
 }
 
+func (o *outcomes) note(of string) {
+	if len(o.counts) > 0 {
+		check.Note("%s: %v", of, o.counts)
+	}
+}
+
 func checkCloses(way way) {
 	checkLastWords(way)
 	checkClosingTarget(way)
@@ -67,7 +73,7 @@ func checkLastWords(way way) {
 		}
 		return nil
 	})
-	check.Note("Close by the client returned %v", closes.counts)
+	closes.note("what Close returned")
 }
 
 // checkClosingTarget reads to the end what a target sent before it closed.
@@ -91,7 +97,7 @@ func checkClosingTarget(way way) {
 		}
 		return nil
 	})
-	check.Note("Close after the target's returned %v", closes.counts)
+	closes.note("what Close returned after the target's")
 }
 
 // checkResettingTarget looks at what is left of a connection that the target resets: the reader must come to an end,
@@ -126,5 +132,6 @@ func checkResettingTarget(way way) {
 		}
 		return nil
 	})
-	check.Note("after a reset, the second half of the bytes: %v; Close returned %v", reads.counts, closes.counts)
+	reads.note("what was read behind the first half")
+	closes.note("what Close returned after the reset")
 }

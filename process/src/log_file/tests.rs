@@ -36,6 +36,16 @@ fn a_file_is_emptied_before_it_is_as_large_as_its_bound() {
     say(&files, "longer than the bound\n");
     say(&files, "4\n");
     assert_eq!(text(), "4\n");
+    // One byte makes the difference.
+    let files = one(&path, 10);
+    say(&files, "1234567\n");
+    assert_eq!(text(), "1234567\n");
+    let files = one(&path, 13);
+    say(&files, "1234\n");
+    assert_eq!(text(), "1234\n");
+    let files = one(&path, 11);
+    say(&files, "1234\n");
+    assert_eq!(text(), "1234\n1234\n");
     // What the process before has left counts.
     let files = one(&path, 6);
     say(&files, "five\n");

@@ -12,6 +12,7 @@ pub mod context;
 pub mod frame;
 pub mod http2;
 pub mod message;
+pub mod room;
 pub mod rpc;
 pub mod settle;
 pub mod socket;

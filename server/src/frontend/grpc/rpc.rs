@@ -19,6 +19,7 @@ use super::{
     context::Context as Connection,
     frame::PacketBuf,
     message::{DecodeError, Decoder, Event},
+    room::{self, broken},
     status::{Code, Status, accepted},
 };
 use crate::metrics::Segment;
@@ -39,7 +40,6 @@ pub struct Rpc {
     decoder: Decoder,
     /// Bytes received whose room in the window was not given back yet.
     unreleased: usize,
-    ended: bool,
     _counted: Counted,
 }
 
@@ -48,6 +48,8 @@ enum Way {
     /// Nothing was said yet: the answer's head goes with the first packet.
     Silent(SendResponse<PacketBuf>),
     Open(SendStream<PacketBuf>),
+    /// The RPC has ended, for all that it is told.
+    Over,
 }
 
 /// Why there are no more packets from a client.
@@ -72,15 +74,7 @@ impl Rpc {
     pub fn new(connection: Arc<Connection>, receive: RecvStream, respond: SendResponse<PacketBuf>) -> Self {
         let counted = connection.dials.metrics.grpc_connection();
         let decoder = Decoder::default();
-        Self {
-            connection,
-            receive,
-            send: Way::Silent(respond),
-            decoder,
-            unreleased: 0,
-            ended: false,
-            _counted: counted,
-        }
+        Self { connection, receive, send: Way::Silent(respond), decoder, unreleased: 0, _counted: counted }
     }
 
     /// Serves what the client asks for until it dials, then leaves the RPC to the dial. Boxed: a dial that fails comes
@@ -217,7 +211,7 @@ impl Rpc {
         }
         match &mut self.send {
             Way::Open(stream) => Ok(stream),
-            Way::Silent(_) => unreachable!("was opened above"),
+            Way::Silent(_) | Way::Over => Err(Reason::NO_ERROR.into()),
         }
     }
 
@@ -226,22 +220,7 @@ impl Rpc {
     /// # Errors
     /// When the RPC is over.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
-        let stream = self.open().map_err(broken)?;
-        loop {
-            // Whatever was left of an earlier request would cut this packet.
-            if stream.capacity() < bytes {
-                stream.reserve_capacity(bytes);
-            }
-            let room = stream.capacity();
-            if room > 0 {
-                return Poll::Ready(Ok(room.min(bytes)));
-            }
-            match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
-        }
+        room::poll_room(self.open().map_err(broken)?, cx, bytes)
     }
 
     /// Queues a DATA packet for which there is room.
@@ -259,19 +238,22 @@ impl Rpc {
         match &mut self.send {
             Way::Silent(respond) => respond.poll_reset(cx).is_ready(),
             Way::Open(stream) => stream.poll_reset(cx).is_ready(),
+            Way::Over => true,
         }
     }
 
-    /// Ends the RPC.
+    /// Ends the RPC, behind what is queued.
     pub fn end(&mut self, status: &Status) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
+        match self.take_way() {
+            // A client that has left cannot be told.
+            Way::Silent(mut respond) => drop(respond.send_response(status.refusal(), true)),
+            Way::Open(stream) => {
+                if let Some(rest) = room::end(stream, status.trailers()) {
+                    self.connection.worker.spawn(rest);
+                }
+            }
+            Way::Over => {}
         }
-        // A client that has left cannot be told.
-        let _ = match &mut self.send {
-            Way::Silent(respond) => respond.send_response(status.refusal(), true).map(drop),
-            Way::Open(stream) => stream.send_trailers(status.trailers()),
-        };
     }
 
     /// Ends the RPC as the client did.
@@ -280,15 +262,17 @@ impl Rpc {
             End::HalfClosed => self.end(&Status::ok()),
             End::Cut => self.end(&Status::new(Code::Internal, end.to_string())),
             End::Malformed(error) => self.end(&error.status()),
-            End::Left(_) => {
-                self.ended = true;
-                // What waits for the client is dropped.
-                match &mut self.send {
-                    Way::Silent(respond) => respond.send_reset(Reason::CANCEL),
-                    Way::Open(stream) => stream.send_reset(Reason::CANCEL),
-                }
-            }
+            // What waits for the client is dropped.
+            End::Left(_) => match self.take_way() {
+                Way::Silent(mut respond) => respond.send_reset(Reason::CANCEL),
+                Way::Open(mut stream) => stream.send_reset(Reason::CANCEL),
+                Way::Over => {}
+            },
         }
+    }
+
+    fn take_way(&mut self) -> Way {
+        std::mem::replace(&mut self.send, Way::Over)
     }
 
     /// A number that no other connection of this process has.
@@ -303,10 +287,6 @@ impl Drop for Rpc {
     fn drop(&mut self) {
         self.end(&Status::ok());
     }
-}
-
-fn broken(error: h2::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, error)
 }
 
 /// The connection that a CLOSE_REQ names; `None` for other packets.
