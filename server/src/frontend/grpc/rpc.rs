@@ -32,6 +32,9 @@ const UNINITIALIZED: &str = "backend uninitialized";
 /// What a client may ask for; the reference's agent would dial any network that Go knows.
 const NETWORKS: [&str; 4] = ["tcp", "tcp4", "tcp6", ""];
 
+/// Packets that may wait for room before the client is listened to again.
+const MAX_ANSWERS: usize = 16;
+
 /// An RPC of a client, whether it dials just now or not.
 pub struct Rpc {
     pub(super) connection: Arc<Connection>,
@@ -40,6 +43,8 @@ pub struct Rpc {
     decoder: Decoder,
     /// Bytes received whose room in the window was not given back yet.
     unreleased: usize,
+    /// Packets queued since there was room for more.
+    answers: usize,
     _counted: Counted,
 }
 
@@ -74,7 +79,7 @@ impl Rpc {
     pub fn new(connection: Arc<Connection>, receive: RecvStream, respond: SendResponse<PacketBuf>) -> Self {
         let counted = connection.dials.metrics.grpc_connection();
         let decoder = Decoder::default();
-        Self { connection, receive, send: Way::Silent(respond), decoder, unreleased: 0, _counted: counted }
+        Self { connection, receive, send: Way::Silent(respond), decoder, unreleased: 0, answers: 0, _counted: counted }
     }
 
     /// Serves what the client asks for until it dials, then leaves the RPC to the dial. Boxed: a dial that fails comes
@@ -146,6 +151,11 @@ impl Rpc {
     /// # Errors
     /// There will be no more.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        if self.answers >= MAX_ANSWERS {
+            // A client that reads no answers is not listened to, until there is room or the RPC is over.
+            let _ = ready!(self.poll_room(cx, 1));
+            self.answers = 0;
+        }
         loop {
             if let Some(event) = self.decoder.next().inspect_err(|_| self.count_error("Internal"))? {
                 self.count(&event);
@@ -198,6 +208,7 @@ impl Rpc {
             self.connection.dials.metrics.packet_sent(kind);
             self.connection.dials.metrics.frontend_write(Duration::ZERO);
         }
+        self.answers += 1;
         if let Ok(stream) = self.open() {
             // An RPC that is over takes no packets; the reading side tells.
             let _ = stream.send_data(PacketBuf::control(packet), false);
