@@ -100,7 +100,7 @@ async fn connect(stream: ClientStream, shared: Arc<Shared>, keep_alive: Option<D
         }
     };
     let pings = http2.ping_pong().map(|pings| Pings::new(pings, keep_alive));
-    Some(Serving { http2, pings, watch, shared, ending: false })
+    Some(Serving { http2, pings, watch, shared, ending: false, refused: false })
 }
 
 struct Serving {
@@ -110,6 +110,8 @@ struct Serving {
     shared: Arc<Shared>,
     /// The client was told to come no more.
     ending: bool,
+    /// It has broken a rule, and was told.
+    refused: bool,
 }
 
 impl Serving {
@@ -132,11 +134,11 @@ impl Serving {
                     return Poll::Pending;
                 }
             }
-            if !self.ending
+            if !self.refused
                 && let Some(violation) = self.watch.violation()
             {
                 tracing::warn!(reason = violation.reason(), "a client breaks the rules of HTTP/2; disconnecting it");
-                self.ending = true;
+                self.refused = true;
                 self.http2.abrupt_shutdown(violation.code());
                 continue;
             }
