@@ -103,7 +103,8 @@ impl Dials {
             record.finish("cancelled", Some(&error.to_string()), 0, 0);
             return;
         }
-        Established { socket, dial, start: Start::default(), stop: self.stop.clone(), record }.carry().await;
+        let (start, stop, guard) = (Start::default(), self.stop.clone(), ());
+        Established { socket, dial, start, stop, record, guard }.carry().await;
     }
 }
 

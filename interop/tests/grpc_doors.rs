@@ -31,7 +31,7 @@ const ECHOES: usize = 100;
 
 /// As in the tests of floods: see there.
 const TIMES: u32 = 10;
-const BESIDES: Duration = Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 20 });
+const BESIDES: Duration = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 20 });
 const STUCK: Duration = Duration::from_secs(5);
 
 /// For 300 clients that do nothing.

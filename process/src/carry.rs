@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dial_record::{DialMetrics, DialRecord};
 
 /// An established dial and what it carries between.
-pub struct Established<S: Socket, M: DialMetrics> {
+pub struct Established<S: Socket, M: DialMetrics, G> {
     /// The client's or the target's socket.
     pub socket: S,
     /// The stream, with its place on the connection's books.
@@ -22,17 +22,20 @@ pub struct Established<S: Socket, M: DialMetrics> {
     pub stop: CancellationToken,
     /// Written when the relay has ended.
     pub record: DialRecord<M>,
+    /// Dropped when the dial is over.
+    pub guard: G,
 }
 
-impl<S: Socket + Send, M: DialMetrics + Send + Sync> Established<S, M> {
+impl<S: Socket + Send, M: DialMetrics + Send + Sync, G: Send> Established<S, M, G> {
     /// Relays until both directions have ended or `stop` is cancelled, writes the record, and returns when the peer has
     /// acknowledged the last byte. A dial that is stopped ends with an error at both ends, after what was sent.
     ///
     /// # Cancel safety
     /// Dropping the future resets the stream and the socket.
     pub fn carry(self) -> impl Future<Output = ()> + Send {
-        let Self { socket, mut dial, start, stop, record } = self;
-        // A block and not an async function, whose future would hold each argument twice: most dials are idle.
+        let Self { socket, mut dial, start, stop, record, guard } = self;
+        // A block and not an async function, whose future would hold each argument twice, as would a block around this
+        // one: most dials are idle.
         async move {
             let outcome = tokio::select! {
                 outcome = relay(socket, &mut dial, start) => Some(outcome),
@@ -49,6 +52,7 @@ impl<S: Socket + Send, M: DialMetrics + Send + Sync> Established<S, M> {
             let (sent, received) = (dial.stream.flow().bytes_sent(), dial.stream.flow().bytes_received());
             record.finish(label, error.as_deref(), sent, received);
             dial.stream.send.delivered().await;
+            drop(guard);
         }
     }
 }

@@ -204,11 +204,8 @@ impl Dials {
                 record.finish("client_failed", Some(&error.to_string()), 0, 0);
             }
             Ok((socket, start, guard)) => {
-                let carry = Established { socket, dial, start, stop: self.stop.clone(), record }.carry();
-                worker.spawn(async move {
-                    carry.await;
-                    drop((counted, established, guard));
-                });
+                let (stop, guard) = (self.stop.clone(), (counted, established, guard));
+                worker.spawn(Established { socket, dial, start, stop, record, guard }.carry());
             }
         }
     }
