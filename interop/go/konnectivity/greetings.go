@@ -19,14 +19,14 @@ func checkTargetsThatSpeakFirst(way way) {
 	defer load(way)()
 	for _, words := range []string{greeting, greeting + strings.Repeat("and a long welcome\n", 5000)} {
 		greeter := target.Greeter(words)
-		often, thousands := tries(30, 1000), tries(500, 3000)
+		often, thousands, parallel := tries(30, 1000), tries(500, 3000), tries(16, 64)
 		if len(words) > len(greeting) {
 			often, thousands = tries(10, 200), tries(200, 1000)
 		}
 		try := func(number int) error { return greet(way, greeter.Address, words, fmt.Sprintf("line %d\n", number)) }
 		name := fmt.Sprintf("%s: target that speaks first, %d bytes, ", way.name, len(words))
 		check.Tries(name+"one after the other, beside two floods", often, 1, try)
-		check.Tries(name+"64 at a time, beside two floods", thousands, 64, try)
+		check.Tries(fmt.Sprintf("%s%d at a time, beside two floods", name, parallel), thousands, parallel, try)
 		greeter.Close()
 	}
 	for _, words := range []string{greeting, ""} {

@@ -13,7 +13,7 @@ import (
 )
 
 // An echo beside a stalled reader may take this long: far below the 10 s after which the library cuts the reader off.
-const tolerable = 500 * time.Millisecond
+const tolerable = 2 * time.Second
 
 // checkStalledReader has a client that does not read what a target sends without an end, and four others that work.
 func checkStalledReader(way way) {
