@@ -42,6 +42,10 @@ const RESET: &str = "connection reset";
 /// reference failed once in 25 dials with 3 ms, never with 20.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// The same in rounds of that PING, if they take longer, and at most.
+const SETTLE_ROUNDS: u32 = 4;
+const SETTLE_MAX: Duration = Duration::from_millis(500);
+
 /// How long a client that is told of the target's end may still send what it has sent before it heard of it. Clients of
 /// the reference end their RPC at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -82,7 +86,7 @@ enum Heard {
 #[derive(Debug, Clone, Copy)]
 enum Hold {
     Unasked,
-    Asked(Ticket),
+    Asked(Ticket, Instant),
     Until(Instant),
     Over,
 }
@@ -297,8 +301,11 @@ impl Socket for GrpcSocket {
     fn unsent_bytes(&self) -> io::Result<usize> {
         let settle = &self.rpc.connection.settle;
         let hold = match self.hold.get() {
-            Hold::Unasked => Hold::Asked(settle.ask()),
-            Hold::Asked(ticket) if settle.is_over(ticket) => Hold::Until(Instant::now() + SETTLE),
+            Hold::Unasked => Hold::Asked(settle.ask(), Instant::now()),
+            // A client that is starved of time acknowledges late, and puts connections on its books late.
+            Hold::Asked(ticket, since) if settle.is_over(ticket) => {
+                Hold::Until(Instant::now() + (since.elapsed() * SETTLE_ROUNDS).clamp(SETTLE, SETTLE_MAX))
+            }
             Hold::Until(time) if Instant::now() >= time => Hold::Over,
             same => same,
         };
