@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,19 +15,23 @@ import (
 const greeting = "SSH-2.0-interop_check\r\n"
 
 // checkTargetsThatSpeakFirst reads before it writes. The library is not ready for bytes that come right behind the
-// answer to its dial, and loses them; the more is going on, the longer it takes.
+// answer to its dial, and loses them. How long it needs depends on how busy its process is: thorough tries keep it busy.
 func checkTargetsThatSpeakFirst(way way) {
-	defer load(way)()
+	beside := ""
+	if !*quick {
+		beside = ", beside two floods"
+		defer load(way)()
+	}
 	for _, words := range []string{greeting, greeting + strings.Repeat("and a long welcome\n", 5000)} {
 		greeter := target.Greeter(words)
-		often, thousands, parallel := tries(30, 1000), tries(500, 3000), tries(16, 64)
+		often, thousands, parallel := tries(30, 1000), tries(500, 3000), tries(8, 64)
 		if len(words) > len(greeting) {
 			often, thousands = tries(10, 200), tries(200, 1000)
 		}
 		try := func(number int) error { return greet(way, greeter.Address, words, fmt.Sprintf("line %d\n", number)) }
 		name := fmt.Sprintf("%s: target that speaks first, %d bytes, ", way.name, len(words))
-		check.Tries(name+"one after the other, beside two floods", often, 1, try)
-		check.Tries(fmt.Sprintf("%s%d at a time, beside two floods", name, parallel), thousands, parallel, try)
+		check.Tries(name+"one after the other"+beside, often, 1, try)
+		check.Tries(fmt.Sprintf("%s%d at a time%s", name, parallel, beside), thousands, parallel, try)
 		greeter.Close()
 	}
 	for _, words := range []string{greeting, ""} {
@@ -45,7 +50,7 @@ func greet(way way, address, words, line string) error {
 			return fmt.Errorf("%d of %d bytes of the greeting, then %w", count, len(words), err)
 		}
 		if string(got) != words {
-			return fmt.Errorf("not the greeting that the target sent")
+			return errors.New("not the greeting that the target sent")
 		}
 		if _, err := io.WriteString(conn, line); err != nil {
 			return err
