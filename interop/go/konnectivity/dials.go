@@ -131,7 +131,16 @@ func checkFailedDials(way way) {
 	check.Once(way.name+": an address without a port: missing port in address", func() error {
 		return dialFails(way, "127.0.0.1", "endpoint", "missing port in address")
 	})
-	// The agent gives up after 5 s.
+	if !*quick || way.name == "single-use" {
+		checkDialTimeout(way)
+	}
+	echoing := target.Echo()
+	defer echoing.Close()
+	check.Once(way.name+": a dial after failed ones", func() error { return echo(way.dial, echoing.Address, numbered(0)) })
+}
+
+// checkDialTimeout waits until the agent gives up, after 5 s.
+func checkDialTimeout(way way) {
 	check.Once(way.name+": a target that does not answer: i/o timeout", func() error {
 		silent, err := target.Silence()
 		if err != nil {
@@ -140,9 +149,6 @@ func checkFailedDials(way way) {
 		defer silent.Close()
 		return dialFails(way, silent.Address, "endpoint", "i/o timeout")
 	})
-	echoing := target.Echo()
-	defer echoing.Close()
-	check.Once(way.name+": a dial after failed ones", func() error { return echo(way.dial, echoing.Address, numbered(0)) })
 }
 
 // dialFails wants an error that the library puts into a class.
