@@ -10,7 +10,7 @@
 //! | end of the stream | shut the socket's write side down, after the last byte |
 //! | stream reset by the peer, connection lost | the socket's close is a reset |
 //! | the socket takes no more bytes | stop the peer's direction; the other one goes on |
-//! | the peer stops our direction | read the socket and drop the bytes until the other direction has ended, then reset it |
+//! | the peer stops our direction | read the socket and drop the bytes until the other direction has ended, then reset it, or close it if the peer has ended its bytes too and its socket was closed |
 
 mod edge;
 
@@ -117,7 +117,7 @@ enum Up {
     Finished,
     SocketFailed(io::Error),
     /// The peer wants no more of it.
-    Stopped,
+    Stopped(Option<StreamCode>),
     Lost(ConnectionLost),
 }
 
@@ -150,10 +150,10 @@ async fn join<S: Socket>(
             lost = connection.quinn.closed(), if up_end.is_none() && down_end.is_some() => {
                 up_end = Some(Up::Lost(lost.into()));
             }
-            () = tokio::time::sleep(ABORT_CHECK), if matches!(up_end, Some(Up::Finished)) && down_end.is_none() => {}
+            () = tokio::time::sleep(ABORT_CHECK), if matches!(up_end, Some(Up::Finished | Up::Stopped(_))) && down_end.is_none() => {}
         }
         // Nobody reads a socket whose peer has ended its bytes, so nobody else sees that peer reset or close it.
-        if matches!(up_end, Some(Up::Finished)) && down_end.is_none() {
+        if matches!(up_end, Some(Up::Finished | Up::Stopped(_))) && down_end.is_none() {
             let mut socket = edge.lock();
             if socket.is_closed() {
                 down_end = Some(Down::PeerClosed);
@@ -166,7 +166,7 @@ async fn join<S: Socket>(
             (Some(_), Some(_)) => true,
             (Some(Up::SocketFailed(_)), None) => true,
             // What the connection had delivered before it went is still written.
-            (Some(Up::Finished | Up::Stopped | Up::Lost(_)), None) => false,
+            (Some(Up::Finished | Up::Stopped(_) | Up::Lost(_)), None) => false,
             (None, Some(Down::Reset(_) | Down::OverBudget | Down::Lost(_))) => true,
             (None, Some(Down::Finished | Down::SocketClosed(_) | Down::PeerClosed)) => {
                 edge.discarding.load(Ordering::Relaxed)
@@ -218,9 +218,18 @@ async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &mut OpenDial, up: Option
             dial.stream.abort(StreamCode::SocketClosed);
             Outcome::SocketFailed(error.to_string())
         }
-        (Some(Up::Stopped) | None, down) | (Some(Up::Finished), down @ None) => {
-            // The peer has ended its bytes and takes no more: it has closed, and so does this end.
-            edge.clean = matches!(down, Some(Down::Finished));
+        (Some(Up::Stopped(_)), Some(Down::PeerClosed)) => {
+            dial.stream.receive.stop(StreamCode::SocketClosed);
+            edge.clean = true;
+            Outcome::HalfStopped
+        }
+        (Some(Up::Stopped(Some(StreamCode::SocketClosed))), Some(Down::Finished)) => {
+            // The peer's socket has ended its bytes and takes no more: it was closed, and so is this one.
+            edge.clean = true;
+            edge.linger().await;
+            Outcome::HalfStopped
+        }
+        (Some(Up::Stopped(_)) | None, _) | (Some(Up::Finished), None) => {
             edge.linger().await;
             Outcome::HalfStopped
         }
@@ -229,9 +238,9 @@ async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &mut OpenDial, up: Option
 
 async fn socket_to_stream<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -> Up {
     match copy_up(edge, send, early).await {
-        Up::Stopped => {
+        Up::Stopped(code) => {
             edge.discard().await;
-            Up::Stopped
+            Up::Stopped(code)
         }
         end => end,
     }
@@ -251,7 +260,7 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -
         match readable(edge, send, &mut stop).await {
             Some(Ok(())) => {}
             Some(Err(error)) => return Up::SocketFailed(error),
-            None => return Up::Stopped,
+            None => return Up::Stopped(send.stop_code()),
         }
         let held = edge.lock().held_bytes();
         if let Some(held) = held {
@@ -291,7 +300,7 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, early: Bytes) -
 async fn readable<S: Socket>(
     edge: &Edge<S>,
     send: &mut SendHalf,
-    stop: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    stop: &mut Option<Pin<Box<dyn Future<Output = Option<StreamCode>> + Send>>>,
 ) -> Option<io::Result<()>> {
     poll_fn(|cx| {
         if let Poll::Ready(ready) = edge.lock().poll_read_ready(cx) {
@@ -301,7 +310,8 @@ async fn readable<S: Socket>(
             if stop.is_none() {
                 *stop = send.stopped();
             }
-            if stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
+            if let Some(Poll::Ready(code)) = stop.as_mut().map(|stop| stop.as_mut().poll(cx)) {
+                send.was_stopped(code);
                 return Poll::Ready(None);
             }
         }
@@ -320,7 +330,8 @@ async fn forward<S: Socket>(edge: &Edge<S>, send: &mut SendHalf, bytes: Bytes) -
             sent = &mut sent => return match sent {
                 Ok(()) => None,
                 Err(SendError::Lost(lost)) => Some(Up::Lost(lost)),
-                Err(SendError::Stopped(_) | SendError::Closed) => Some(Up::Stopped),
+                Err(SendError::Stopped(code)) => Some(Up::Stopped(code)),
+                Err(SendError::Closed) => Some(Up::Stopped(None)),
             },
             () = tokio::time::sleep(ABORT_CHECK) => {
                 if edge.lock().is_aborted() {

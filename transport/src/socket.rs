@@ -77,6 +77,14 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// # Errors
     /// What the kernel says to the query.
     fn unsent_bytes(&self) -> io::Result<usize>;
+
+    /// Whether the peer may not have read, or understood, what was written first. It is asked again until it is not so.
+    ///
+    /// # Errors
+    /// As [`Self::unsent_bytes`].
+    fn is_unread(&self) -> io::Result<bool> {
+        Ok(self.unsent_bytes()? > 0)
+    }
 }
 
 impl Socket for TcpStream {

@@ -113,8 +113,10 @@ pub struct SendHalf {
     flow: Arc<DialFlow>,
     class: Class,
     state: State,
-    /// [`Self::stopped`] was called.
+    /// [`Self::stopped`] was called and has not answered.
     watched: bool,
+    /// With what the peer has stopped it, if that was watched for.
+    stop_code: Option<StreamCode>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +131,16 @@ impl SendHalf {
         let credit = Arc::new(DialCredit::new(connection.credit.clone()));
         // A stream that is closed already needs no priority.
         let _ = stream.set_priority(INTERACTIVE_PRIORITY);
-        Self { stream, connection, credit, flow, class: Class::Interactive, state: State::Open, watched: false }
+        Self {
+            stream,
+            connection,
+            credit,
+            flow,
+            class: Class::Interactive,
+            state: State::Open,
+            watched: false,
+            stop_code: None,
+        }
     }
 
     pub(crate) fn credit(&self) -> &Arc<DialCredit> {
@@ -221,18 +232,30 @@ impl SendHalf {
     /// Ready when the peer wants no more bytes: what a direction that has nothing to send would not see. For
     /// those that need it; each may cost the connection memory if the stream is reset later, so that after
     /// [`MAX_WATCHED_RESETS`] there is no answer any more.
-    pub(crate) fn stopped(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    pub(crate) fn stopped(&mut self) -> Option<Pin<Box<dyn Future<Output = Option<StreamCode>> + Send>>> {
         if self.connection.watched_resets.load(Ordering::Relaxed) >= MAX_WATCHED_RESETS {
             return None;
         }
         self.watched = true;
         let stopped = self.stream.stopped();
         Some(Box::pin(async move {
-            if stopped.await.is_err() {
+            match stopped.await {
+                Ok(code) => code.and_then(|code| StreamCode::from_u64(code.into_inner())),
                 // The connection is gone, which others tell.
-                std::future::pending::<()>().await;
+                Err(_) => std::future::pending().await,
             }
         }))
+    }
+
+    /// The answer of [`Self::stopped`]: the QUIC library keeps nothing for this stream.
+    pub(crate) fn was_stopped(&mut self, code: Option<StreamCode>) {
+        self.watched = false;
+        self.stop_code = code;
+    }
+
+    /// The code that [`Self::was_stopped`] was told.
+    pub(crate) fn stop_code(&self) -> Option<StreamCode> {
+        self.stop_code
     }
 
     /// Ends this direction with a code, at once: what the peer has not read yet is lost.

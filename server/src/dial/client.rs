@@ -27,8 +27,8 @@ pub trait Client: Sized + Send + 'static {
     /// When the runtime doesn't take its socket; it is disconnected then.
     fn attach(detached: Self::Detached) -> io::Result<Self>;
 
-    /// Returns when the client leaves, or gives the dial up, before the answer. What it sends meanwhile is kept for the
-    /// target, within a bound.
+    /// Returns when the client leaves, or gives the dial up, before the answer. What it may send
+    /// meanwhile is kept for the target, within a bound.
     ///
     /// # Cancel safety
     /// Nothing that the client has sent is lost by cancelling.

@@ -37,7 +37,7 @@ pub(super) struct Edge<S: Socket> {
     /// The peer of the tunnel wants no more bytes; what is read is dropped.
     pub(super) discarding: AtomicBool,
     pub(super) down_ended: AtomicBool,
-    /// Both directions have ended as their senders wished. Otherwise the close is a reset.
+    /// Both directions have ended as their senders or the peer's close wished. Otherwise the close is a reset.
     pub(super) clean: bool,
 }
 
@@ -92,7 +92,7 @@ impl<S: Socket> Edge<S> {
     /// A failed query ends the wait: the write that follows tells more.
     pub(super) async fn peer_has_read(&self) {
         let mut pause = QUEUE_CHECK;
-        while !self.heard.load(Ordering::Relaxed) && self.lock().unsent_bytes().is_ok_and(|bytes| bytes > 0) {
+        while !self.heard.load(Ordering::Relaxed) && self.lock().is_unread().is_ok_and(|unread| unread) {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(QUEUE_CHECK_MAX);
         }

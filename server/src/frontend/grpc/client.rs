@@ -75,7 +75,7 @@ impl Client for GrpcClient {
 
     async fn established(mut self) -> io::Result<(GrpcSocket, Start, ())> {
         let connect_id = self.rpc.new_connect_id();
-        self.rpc.send_packet(&Packet::connected(self.random, connect_id));
+        self.rpc.queue(&Packet::connected(self.random, connect_id))?;
         let start = Start { hold_until_read: true, ..Start::default() };
         Ok((GrpcSocket::new(self.rpc, self.random, connect_id), start, ()))
     }

@@ -177,8 +177,10 @@ struct Pings {
     pings: PingPong,
     state: State,
     keep_alive: Option<Duration>,
-    /// When the next thing is due: to ask an idle client, or to give up one that does not answer.
+    /// When the next thing is due: to ask a client whether it is there, or to give it up.
     due: Option<Pin<Box<Sleep>>>,
+    /// The client was asked, not only for the sake of a dial: if it does not answer, it is gone.
+    probing: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -198,17 +200,23 @@ enum Next {
 impl Pings {
     fn new(pings: PingPong, keep_alive: Option<Duration>) -> Self {
         let due = keep_alive.map(|pause| Box::pin(tokio::time::sleep(pause)));
-        Self { pings, state: State::Resting, keep_alive, due }
+        Self { pings, state: State::Resting, keep_alive, due, probing: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Next> {
         match self.state {
             State::Sent(ticket) => {
                 if self.pings.poll_pong(cx).is_pending() {
-                    return self.poll_due(cx).map(|()| Next::Dead);
+                    ready!(self.poll_due(cx));
+                    if self.probing {
+                        return Poll::Ready(Next::Dead);
+                    }
+                    self.probe();
+                    return Poll::Ready(Next::Again);
                 }
                 shared.settle.answer(ticket);
                 self.state = State::Resting;
+                self.probing = false;
                 self.schedule(self.keep_alive);
             }
             State::Asked(ticket) => {
@@ -217,7 +225,6 @@ impl Pings {
                     return Poll::Pending;
                 }
                 self.state = State::Sent(ticket);
-                self.schedule(Some(PING_TIMEOUT));
                 return Poll::Ready(Next::Again);
             }
             State::Resting => {}
@@ -228,8 +235,16 @@ impl Pings {
             Poll::Pending if is_idle => Ticket::NOBODY,
             Poll::Pending => return Poll::Pending,
         };
+        if is_idle {
+            self.probe();
+        }
         self.state = State::Asked(ticket);
         Poll::Ready(Next::Again)
+    }
+
+    fn probe(&mut self) {
+        self.probing = true;
+        self.schedule(Some(PING_TIMEOUT));
     }
 
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -32,6 +32,9 @@ const UNINITIALIZED: &str = "backend uninitialized";
 /// What a client may ask for; the reference's agent would dial any network that Go knows.
 const NETWORKS: [&str; 4] = ["tcp", "tcp4", "tcp6", ""];
 
+/// Packets that are taken before the other tasks of the thread have their turn.
+const EVENTS_A_TURN: usize = 256;
+
 /// Packets that may wait for room before the client is listened to again.
 const MAX_ANSWERS: usize = 16;
 
@@ -45,6 +48,8 @@ pub struct Rpc {
     unreleased: usize,
     /// Packets queued since there was room for more.
     answers: usize,
+    /// Packets taken since other tasks had their turn.
+    turn: usize,
     _counted: Counted,
 }
 
@@ -79,7 +84,16 @@ impl Rpc {
     pub fn new(connection: Arc<Connection>, receive: RecvStream, respond: SendResponse<PacketBuf>) -> Self {
         let counted = connection.dials.metrics.grpc_connection();
         let decoder = Decoder::default();
-        Self { connection, receive, send: Way::Silent(respond), decoder, unreleased: 0, answers: 0, _counted: counted }
+        Self {
+            connection,
+            receive,
+            send: Way::Silent(respond),
+            decoder,
+            unreleased: 0,
+            answers: 0,
+            turn: 0,
+            _counted: counted,
+        }
     }
 
     /// Serves what the client asks for until it dials, then leaves the RPC to the dial. Boxed: a dial that fails comes
@@ -157,13 +171,23 @@ impl Rpc {
             self.answers = 0;
         }
         loop {
+            if self.turn >= EVENTS_A_TURN {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if let Some(event) = self.decoder.next().inspect_err(|_| self.count_error("Internal"))? {
+                self.turn += 1;
                 self.count(&event);
                 return Poll::Ready(Ok(event));
             }
             // Whatever is left in the decoder is part of a packet whose rest must not be kept out.
             self.release(self.unreleased);
-            match ready!(self.receive.poll_data(cx)) {
+            let Poll::Ready(data) = self.receive.poll_data(cx) else {
+                self.turn = 0;
+                return Poll::Pending;
+            };
+            match data {
                 Some(Ok(bytes)) => {
                     self.unreleased += bytes.len();
                     self.decoder.push(bytes);
@@ -202,17 +226,23 @@ impl Rpc {
         }
     }
 
-    /// Queues a packet other than DATA. They are few for each dial, and small.
+    /// Queues a packet other than DATA. They are few for each dial, and small. An RPC that is over takes no packets; the
+    /// reading side tells.
     pub fn send_packet(&mut self, packet: &Packet) {
+        let _ = self.queue(packet);
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// When the RPC is over.
+    pub fn queue(&mut self, packet: &Packet) -> io::Result<()> {
         if let Some(kind) = packet.kind() {
             self.connection.dials.metrics.packet_sent(kind);
             self.connection.dials.metrics.frontend_write(Duration::ZERO);
         }
         self.answers += 1;
-        if let Ok(stream) = self.open() {
-            // An RPC that is over takes no packets; the reading side tells.
-            let _ = stream.send_data(PacketBuf::control(packet), false);
-        }
+        self.open().and_then(|stream| stream.send_data(PacketBuf::control(packet), false)).map_err(broken)
     }
 
     fn open(&mut self) -> Result<&mut SendStream<PacketBuf>, h2::Error> {

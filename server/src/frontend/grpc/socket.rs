@@ -297,8 +297,18 @@ impl Socket for GrpcSocket {
         self.aborted.set(true);
     }
 
-    /// What holds the target's first byte back: bytes that the client may not know what to do with.
+    /// The end of a dial is a packet behind the last bytes, and destroys none of them.
     fn unsent_bytes(&self) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    /// A clean end and an abort are told apart here already.
+    fn can_reset(&self) -> bool {
+        false
+    }
+
+    /// What holds the target's first byte back: bytes that the client may not know what to do with.
+    fn is_unread(&self) -> io::Result<bool> {
         let settle = &self.rpc.connection.settle;
         let hold = match self.hold.get() {
             Hold::Unasked => Hold::Asked(settle.ask(), Instant::now()),
@@ -310,7 +320,7 @@ impl Socket for GrpcSocket {
             same => same,
         };
         self.hold.set(hold);
-        Ok(usize::from(!matches!(hold, Hold::Over)))
+        Ok(!matches!(hold, Hold::Over))
     }
 }
 
