@@ -22,6 +22,11 @@ fuzz_target!(|input: &[u8]| {
     let Some((&how, stream)) = input.split_first() else { return };
     let (mut events, error) = decode(stream, how);
     let (expected, expected_error) = decode_whole(stream);
+    // What would have to be held whole has a limit that prost does not know.
+    if let Some(DecodeError::TooLargeToGather { length }) = error {
+        assert!(length > 64 * 1024 && expected.starts_with(&events));
+        return;
+    }
     // The last packet of a stream that ends too early may have been handed on in part.
     if expected_error.is_none() && events.len() == expected.len() + 1 {
         assert!(matches!(events.pop(), Some(Event::Data { .. })));
