@@ -182,16 +182,28 @@ struct Fields<'a> {
 impl Fields<'_> {
     /// Appends a field unless the block is lost already. It is decoded to its end even then, for the sake of the table.
     fn put(&mut self, field: Field<'_>) {
-        let bytes = field.name.len() + field.value.len() + ENTRY_OVERHEAD;
-        self.list_bytes = self.list_bytes.saturating_add(bytes);
-        if self.malformed || self.list_bytes > MAX_LIST_BYTES {
-            return self.out.truncate(self.start);
+        // Before the field is judged: a few octets can refer to a large one many times.
+        if !self.has_room(field.name.len() + field.value.len() + ENTRY_OVERHEAD) {
+            return;
         }
         match field::judge(field.name, field.value) {
             Verdict::Keep => field::put_field(self.out, field),
-            Verdict::Localhost => field::put_field(self.out, Field { value: LOCALHOST, ..field }),
+            Verdict::Localhost if self.has_room(LOCALHOST.len().saturating_sub(field.value.len())) => {
+                field::put_field(self.out, Field { value: LOCALHOST, ..field });
+            }
+            Verdict::Localhost => {}
             Verdict::Malformed => self.malformed = true,
         }
+    }
+
+    /// Counts so much more of the list. Without room for it, or in a block that is lost, nothing is kept.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.list_bytes = self.list_bytes.saturating_add(bytes);
+        let has_room = !self.malformed && self.list_bytes <= MAX_LIST_BYTES;
+        if !has_room {
+            self.out.truncate(self.start);
+        }
+        has_room
     }
 
     /// Puts something that is refused in the place of a block that is lost.

@@ -124,6 +124,17 @@ fn the_list_is_measured_as_settings_do() {
 }
 
 #[test]
+fn an_authority_that_grows_counts_as_what_it_becomes() {
+    // 42 octets of the list each as they come, 51 as they are passed on.
+    for (count, kept) in [(MAX_LIST_BYTES / 51, true), (MAX_LIST_BYTES / 51 + 1, false)] {
+        assert!(count * 42 < MAX_LIST_BYTES);
+        let (events, _) = seen(&[headers(1, &b"\x01\x00".repeat(count))]);
+        let Event::Headers { fields, .. } = &events[0] else { panic!() };
+        assert_eq!(*fields == vec![field(":authority", "localhost"); count], kept, "{count}");
+    }
+}
+
+#[test]
 fn a_bad_field_spoils_its_stream_and_not_the_table() {
     let mut block = plain_block(&request("localhost"));
     block.extend_from_slice(b"\x40\x03BAD\x01v");
