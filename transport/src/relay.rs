@@ -10,7 +10,8 @@
 //! | end of the stream | shut the socket's write side down, after the last byte |
 //! | stream reset by the peer, connection lost | the socket's close is a reset |
 //! | the socket takes no more bytes | stop the peer's direction; the other one goes on |
-//! | the peer stops our direction | read the socket and drop the bytes until the other direction has ended, then reset it, or close it if the peer has ended its bytes too and its socket was closed |
+//! | the peer stops our direction | read the socket and drop the bytes until the other direction has ended, then reset it |
+//! | the same because its socket was closed, and its bytes have ended | close the socket |
 
 mod edge;
 
@@ -89,8 +90,8 @@ impl Outcome {
 pub struct Start {
     /// Bytes that the socket's peer has sent already; they go first.
     pub early: Bytes,
-    /// Whether the first byte towards the socket, or the end, waits until its peer has read what was written before, or has sent
-    /// something. A client that reads the answer to CONNECT fails if a byte of the target is read along with it.
+    /// Whether the first byte towards the socket, or the end, waits until its peer has read what was written before, or
+    /// has sent something. A client that reads the answer to CONNECT fails if a byte of the target is read along with it.
     pub hold_until_read: bool,
 }
 
@@ -141,6 +142,8 @@ async fn join<S: Socket>(
     mut down: Pin<&mut impl Future<Output = Down>>,
 ) -> (Option<Up>, Option<Down>) {
     let (mut up_end, mut down_end) = (None, None);
+    // Nobody reads a socket whose peer has ended its bytes, so nobody else sees that peer reset or close it.
+    let mut is_unwatched = false;
     loop {
         tokio::select! {
             biased;
@@ -150,10 +153,10 @@ async fn join<S: Socket>(
             lost = connection.quinn.closed(), if up_end.is_none() && down_end.is_some() => {
                 up_end = Some(Up::Lost(lost.into()));
             }
-            () = tokio::time::sleep(ABORT_CHECK), if matches!(up_end, Some(Up::Finished | Up::Stopped(_))) && down_end.is_none() => {}
+            () = tokio::time::sleep(ABORT_CHECK), if is_unwatched => {}
         }
-        // Nobody reads a socket whose peer has ended its bytes, so nobody else sees that peer reset or close it.
-        if matches!(up_end, Some(Up::Finished | Up::Stopped(_))) && down_end.is_none() {
+        is_unwatched = matches!(up_end, Some(Up::Finished | Up::Stopped(_))) && down_end.is_none();
+        if is_unwatched {
             let mut socket = edge.lock();
             if socket.is_closed() {
                 down_end = Some(Down::PeerClosed);
