@@ -190,7 +190,7 @@ struct Clients {
 #[derive(Clone)]
 enum Speaks {
     HttpConnect,
-    Grpc { next_connect_id: Arc<AtomicU64>, keep_alive: Option<Duration> },
+    Grpc { next_connect_id: Arc<AtomicU64>, keep_alive: Duration },
 }
 
 impl Speaks {
@@ -200,8 +200,7 @@ impl Speaks {
             Mode::Grpc => {
                 // 0 means none to clients.
                 let next_connect_id = Arc::new(AtomicU64::new(1));
-                let keep_alive = Some(config.frontend_keepalive_time).filter(|time| !time.is_zero());
-                Self::Grpc { next_connect_id, keep_alive }
+                Self::Grpc { next_connect_id, keep_alive: config.frontend_keepalive_time }
             }
         }
     }
@@ -234,7 +233,7 @@ impl Clients {
     }
 
     /// An HTTP/2 connection stays on one worker: best on that of the backend which its dials will be carried by.
-    fn serve_grpc(&self, client: ClientStream, next_connect_id: Arc<AtomicU64>, keep_alive: Option<Duration>) {
+    fn serve_grpc(&self, client: ClientStream, next_connect_id: Arc<AtomicU64>, keep_alive: Duration) {
         let worker = self.dials.likely_worker().unwrap_or_else(|| self.worker.clone());
         let (dials, drain) = (self.dials.clone(), self.drain.clone());
         let serve = move |client, worker| {

@@ -61,7 +61,7 @@ type Http2 = Connection<Http2Socket<ClientStream>, PacketBuf>;
 ///
 /// # Cancel safety
 /// Cancelling disconnects the client.
-pub async fn serve(stream: ClientStream, shared: Arc<Shared>, keep_alive: Option<Duration>, drain: CancellationToken) {
+pub async fn serve(stream: ClientStream, shared: Arc<Shared>, keep_alive: Duration, drain: CancellationToken) {
     // On the heap, and gone when it is over: what stays is kept small, most clients are idle.
     let Some(mut task) = Box::pin(connect(stream, shared, keep_alive)).await else { return };
     let draining = drain.cancelled();
@@ -76,7 +76,7 @@ pub async fn serve(stream: ClientStream, shared: Arc<Shared>, keep_alive: Option
     .await;
 }
 
-async fn connect(stream: ClientStream, shared: Arc<Shared>, keep_alive: Option<Duration>) -> Option<Serving> {
+async fn connect(stream: ClientStream, shared: Arc<Shared>, keep_alive: Duration) -> Option<Serving> {
     let watch = Arc::<Watch>::default();
     let mut builder = Builder::new();
     builder
@@ -176,7 +176,7 @@ impl Serving {
 struct Pings {
     pings: PingPong,
     state: State,
-    keep_alive: Option<Duration>,
+    keep_alive: Duration,
     /// When the next thing is due: to ask a client whether it is there, or to give it up.
     due: Option<Pin<Box<Sleep>>>,
     /// The client was asked, not only for the sake of a dial: if it does not answer, it is gone.
@@ -198,8 +198,8 @@ enum Next {
 }
 
 impl Pings {
-    fn new(pings: PingPong, keep_alive: Option<Duration>) -> Self {
-        let due = keep_alive.map(|pause| Box::pin(tokio::time::sleep(pause)));
+    fn new(pings: PingPong, keep_alive: Duration) -> Self {
+        let due = Some(Box::pin(tokio::time::sleep(keep_alive)));
         Self { pings, state: State::Resting, keep_alive, due, probing: false }
     }
 
@@ -244,7 +244,7 @@ impl Pings {
 
     fn probe(&mut self) {
         self.probing = true;
-        self.schedule(Some(PING_TIMEOUT));
+        self.schedule(PING_TIMEOUT);
     }
 
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -254,14 +254,10 @@ impl Pings {
         Poll::Ready(())
     }
 
-    fn schedule(&mut self, pause: Option<Duration>) {
-        self.due = match (pause, self.due.take()) {
-            (None, _) => None,
-            (Some(pause), None) => Some(Box::pin(tokio::time::sleep(pause))),
-            (Some(pause), Some(mut due)) => {
-                due.as_mut().reset(Instant::now() + pause);
-                Some(due)
-            }
-        };
+    fn schedule(&mut self, pause: Duration) {
+        match &mut self.due {
+            Some(due) => due.as_mut().reset(Instant::now() + pause),
+            None => self.due = Some(Box::pin(tokio::time::sleep(pause))),
+        }
     }
 }

@@ -232,7 +232,7 @@ impl Rpc {
         let _ = self.queue(packet);
     }
 
-    /// The same.
+    /// As [`Self::send_packet`], for a packet that must be known to have found its RPC.
     ///
     /// # Errors
     /// When the RPC is over.
