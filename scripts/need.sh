@@ -7,6 +7,7 @@ set -euo pipefail
 package() { # the Debian package that has a program
     case $1 in
         cc | c++) echo build-essential ;;
+        go) echo golang-go ;;
         ip) echo iproute2 ;;
         sha256sum | mktemp) echo coreutils ;;
         *) echo "$1" ;;
