@@ -2,6 +2,9 @@
 //!
 //! Whoever receives one goes by its type, never by which payload is there; a payload that is missing counts as empty.
 
+pub mod frame;
+pub mod message;
+
 use bytes::Bytes;
 
 /// Bytes of a message that the reference accepts at most: the default of its gRPC library, at all four ends.

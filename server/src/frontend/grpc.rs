@@ -9,9 +9,7 @@
 pub mod client;
 pub mod connection;
 pub mod context;
-pub mod frame;
 pub mod http2;
-pub mod message;
 pub mod room;
 pub mod rpc;
 pub mod settle;

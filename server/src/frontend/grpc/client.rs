@@ -2,10 +2,12 @@
 
 use std::{future::poll_fn, io};
 
-use konnectivity_transport::{packet::Packet, relay::Start};
+use konnectivity_transport::{
+    packet::{Packet, message::Event},
+    relay::Start,
+};
 
 use super::{
-    message::Event,
     rpc::{End, Rpc, close_dial, close_request, dial_request},
     socket::GrpcSocket,
 };

@@ -13,12 +13,12 @@ use h2::{
     server::{Builder, Connection, SendResponse},
 };
 use http::Request;
+use konnectivity_transport::packet::frame::PacketBuf;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context as Shared,
-    frame::PacketBuf,
     http2::{Http2Socket, TOO_LARGE_PATH, Watch},
     rpc::Rpc,
     settle::Ticket,

@@ -8,8 +8,7 @@ use std::{
 
 use h2::SendStream;
 use http::HeaderMap;
-
-use super::frame::PacketBuf;
+use konnectivity_transport::packet::frame::PacketBuf;
 
 /// Waits until `bytes` bytes or fewer, but at least one, may be sent behind what is queued, and returns how many.
 ///

@@ -12,13 +12,15 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use konnectivity_process::metrics::Counted;
-use konnectivity_transport::packet::{CloseDial, CloseRequest, DialRequest, Packet, PacketType, Payload};
+use konnectivity_transport::packet::{
+    CloseDial, CloseRequest, DialRequest, Packet, PacketType, Payload,
+    frame::PacketBuf,
+    message::{DecodeError, Decoder, Event},
+};
 
 use super::{
     client::GrpcClient,
     context::Context as Connection,
-    frame::PacketBuf,
-    message::{DecodeError, Decoder, Event},
     room::{self, broken},
     status::{Code, Status, accepted},
 };
@@ -302,7 +304,7 @@ impl Rpc {
         match end {
             End::HalfClosed => self.end(&Status::ok()),
             End::Cut => self.end(&Status::new(Code::Internal, end.to_string())),
-            End::Malformed(error) => self.end(&error.status()),
+            End::Malformed(error) => self.end(&error.into()),
             // What waits for the client is dropped.
             End::Left(_) => match self.take_way() {
                 Way::Silent(mut respond) => respond.send_reset(Reason::CANCEL),

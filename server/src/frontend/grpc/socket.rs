@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use konnectivity_process::metrics::Counted;
 use konnectivity_transport::{
-    packet::Packet,
+    packet::{Packet, frame::PacketBuf, message::Event},
     socket::{Batch, Socket},
 };
 use tokio::{
@@ -23,8 +23,6 @@ use tokio::{
 
 use super::{
     client::{ONE_DIAL, UNKNOWN},
-    frame::PacketBuf,
-    message::Event,
     rpc::{End, Rpc, close_dial, close_request, compact, dial_request},
     settle::Ticket,
 };

@@ -5,6 +5,7 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE, HOST},
     request::Parts,
 };
+use konnectivity_transport::packet::message::DecodeError;
 
 /// The content type of every answer.
 const CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -87,6 +88,17 @@ impl Status {
         {
             headers.insert(GRPC_MESSAGE, message);
         }
+    }
+}
+
+/// What the reference's library answers to a message that is none.
+impl From<&DecodeError> for Status {
+    fn from(error: &DecodeError) -> Self {
+        let code = match error {
+            DecodeError::TooLarge { .. } | DecodeError::TooLargeToGather { .. } => Code::ResourceExhausted,
+            DecodeError::Compressed | DecodeError::UnknownFormat { .. } | DecodeError::Malformed(_) => Code::Internal,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -105,3 +105,16 @@ fn a_refusal_is_an_answer_of_headers_only() {
     assert_eq!(answer.headers()["grpc-status"], "14");
     assert_eq!(answer.headers()["grpc-message"], "the server stops");
 }
+
+#[test]
+fn what_is_no_packet_ends_the_rpc_with_the_code_of_the_reference() {
+    for (error, code) in [
+        (DecodeError::TooLarge { length: 5 }, 8),
+        (DecodeError::TooLargeToGather { length: 5 }, 8),
+        (DecodeError::Compressed, 13),
+        (DecodeError::UnknownFormat { format: 7 }, 13),
+    ] {
+        let status = Status::from(&error);
+        assert_eq!((status.code.number(), status.message), (code, error.to_string()));
+    }
+}

@@ -1,7 +1,7 @@
-use konnectivity_transport::packet::{CloseRequest, DialRequest};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::packet::{CloseRequest, DialRequest};
 
 /// What a stream is to prost: whole messages, of which `DATA` is one event.
 fn by_prost(mut stream: &[u8]) -> (Vec<Event>, Option<DecodeError>) {
@@ -323,18 +323,17 @@ fn what_must_be_held_whole_has_a_limit_of_its_own() {
 }
 
 #[test]
-fn every_error_ends_the_rpc_with_the_words_of_the_reference() {
+fn every_error_has_the_words_of_the_reference() {
     let table = [
-        (&b"\x01\x00\x40\x00\x01"[..], 8, "grpc: received message larger than max (4194305 vs. 4194304)"),
-        (b"\x00\xff\xff\xff\xff", 8, "grpc: received message larger than max (4294967295 vs. 4194304)"),
-        (b"\x01\x00\x00\x00\x02", 13, "grpc: compressed flag set with identity or empty encoding"),
-        (b"\x07\x00\x00\x00\x02", 13, "grpc: received unexpected payload format 7"),
-        (b"\x00\x00\x00\x00\x01\x0f", 13, "grpc: failed to unmarshal the received message: "),
+        (&b"\x01\x00\x40\x00\x01"[..], "grpc: received message larger than max (4194305 vs. 4194304)"),
+        (b"\x00\xff\xff\xff\xff", "grpc: received message larger than max (4294967295 vs. 4194304)"),
+        (b"\x01\x00\x00\x00\x02", "grpc: compressed flag set with identity or empty encoding"),
+        (b"\x07\x00\x00\x00\x02", "grpc: received unexpected payload format 7"),
+        (b"\x00\x00\x00\x00\x01\x0f", "grpc: failed to unmarshal the received message: "),
     ];
-    for (bytes, code, text) in table {
-        let status = by_decoder(&[Bytes::from_static(bytes)], 1).1.expect("an error").status();
-        assert_eq!(status.code.number(), code, "{text}");
-        assert!(status.message.starts_with(text), "{} instead of {text}", status.message);
+    for (bytes, text) in table {
+        let error = by_decoder(&[Bytes::from_static(bytes)], 1).1.expect("an error").to_string();
+        assert!(error.starts_with(text), "{error} instead of {text}");
     }
 }
 

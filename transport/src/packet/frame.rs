@@ -3,9 +3,11 @@
 use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes};
-use konnectivity_transport::packet::Packet;
 
-use super::message::{DATA_HEAD_MAX, data_head, encode};
+use super::{
+    Packet,
+    message::{DATA_HEAD_MAX, data_head, encode},
+};
 
 /// A packet with its prefix, in pieces that one system call writes.
 #[derive(Debug)]
@@ -100,7 +102,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::frontend::grpc::message::{Decoder, Event};
+    use crate::packet::message::{Decoder, Event};
 
     #[test]
     fn is_the_same_packet_however_it_is_taken_out() {

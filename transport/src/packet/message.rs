@@ -9,12 +9,11 @@ mod head;
 use std::{collections::VecDeque, mem};
 
 use bytes::{Buf, Bytes};
-use konnectivity_transport::packet::{Data, MAX_PACKET_BYTES, Packet, PacketType, Payload};
 use prost::Message;
 
 pub use self::head::{DATA_HEAD_MAX, data_head};
 use self::head::{Head, examine};
-use super::status::{Code, Status};
+use super::{Data, MAX_PACKET_BYTES, Packet, PacketType, Payload};
 
 /// Bytes of gRPC's own before each message.
 const PREFIX_BYTES: usize = 5;
@@ -39,7 +38,7 @@ pub enum Event {
     },
 }
 
-/// Why an RPC must end.
+/// Why a stream of packets must end.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     /// A message is longer than [`MAX_PACKET_BYTES`]. Nothing of it is held.
@@ -68,17 +67,6 @@ pub enum DecodeError {
     /// The bytes are no packet.
     #[error("grpc: failed to unmarshal the received message: {0}")]
     Malformed(prost::DecodeError),
-}
-
-impl DecodeError {
-    /// How the RPC ends: with what the reference's library answers.
-    pub fn status(&self) -> Status {
-        let code = match self {
-            Self::TooLarge { .. } | Self::TooLargeToGather { .. } => Code::ResourceExhausted,
-            Self::Compressed | Self::UnknownFormat { .. } | Self::Malformed(_) => Code::Internal,
-        };
-        Status::new(code, self.to_string())
-    }
 }
 
 /// Makes packets of what a stream brings, however it is cut.
@@ -124,7 +112,7 @@ impl Decoder {
     /// The next packet or piece of one; `None`: more bytes are needed.
     ///
     /// # Errors
-    /// The RPC is to be ended. Nothing more is to be asked for then.
+    /// The stream is to be ended. Nothing more is to be asked for then.
     #[allow(clippy::should_implement_trait)] // no iterator: after `None` there may be more
     pub fn next(&mut self) -> Result<Option<Event>, DecodeError> {
         loop {

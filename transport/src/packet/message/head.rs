@@ -1,8 +1,7 @@
 //! The head of a `DATA` packet in the form that Go gives it: everything that stands before its payload.
 
-use konnectivity_transport::packet::{MAX_PACKET_BYTES, PacketType};
-
 use super::{DecodeError, PREFIX_BYTES};
+use crate::packet::{MAX_PACKET_BYTES, PacketType};
 
 /// Bytes of a number up to 2^64, 7 bits in each.
 const MAX_VARINT_BYTES: usize = 10;
