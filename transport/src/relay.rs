@@ -13,7 +13,7 @@
 //! | the peer stops our direction | read the socket and drop the bytes until the other direction has ended, then reset it |
 //! | the same because its socket was closed, and its bytes have ended | close the socket |
 
-mod edge;
+pub(crate) mod edge;
 
 use std::{
     future::poll_fn,
@@ -32,6 +32,7 @@ use crate::{
     buffer::{ReadBuffer, Size},
     connection::{ConnectionLost, shared::Shared},
     dial::OpenDial,
+    link::STALL_LIMIT,
     socket::Socket,
     stream::{ReceiveError, ReceiveHalf, SendError, SendHalf},
     wire::code::StreamCode,
@@ -55,6 +56,10 @@ pub enum Outcome {
     ConnectionLost(ConnectionLost),
     /// The memory budget was spent while this dial's receiver was stalled.
     OverBudget,
+    /// Its receiver took nothing for long, and other dials of the same gRPC stream would have waited for it.
+    Stalled,
+    /// The peer closed the dial over gRPC and said why.
+    PeerClosed(String),
 }
 
 impl Outcome {
@@ -67,6 +72,8 @@ impl Outcome {
             Self::HalfStopped => "half_stopped",
             Self::ConnectionLost(_) => "connection_lost",
             Self::OverBudget => "over_budget",
+            Self::Stalled => "stalled",
+            Self::PeerClosed(_) => "peer_reset",
         }
     }
 
@@ -81,6 +88,12 @@ impl Outcome {
             )),
             Self::ConnectionLost(lost) => Some(lost.to_string()),
             Self::OverBudget => Some(StreamCode::OverBudget.meaning().to_owned()),
+            Self::Stalled => Some(format!(
+                "the receiver took nothing for {} s while its buffer was full, and dials that share its gRPC stream would \
+                 have to wait for it; see --grpc-slow-dials",
+                STALL_LIMIT.as_secs()
+            )),
+            Self::PeerClosed(error) => Some(format!("the other end closed the dial: {error}")),
         }
     }
 }

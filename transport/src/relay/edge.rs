@@ -21,28 +21,28 @@ use crate::{
 };
 
 /// How long a socket may take to accept the last bytes after its peer's other direction was given up.
-pub(super) const LINGER: Duration = Duration::from_secs(5);
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
 /// First and longest pause between two looks at a socket's send queue.
 const QUEUE_CHECK: Duration = Duration::from_millis(1);
 const QUEUE_CHECK_MAX: Duration = Duration::from_millis(20);
 
 /// The socket, shared by the two directions of one task. The lock is never contended and never held over an await.
-pub(super) struct Edge<S: Socket> {
+pub(crate) struct Edge<S: Socket> {
     socket: Mutex<S>,
     /// The socket's peer has sent something.
-    pub(super) heard: AtomicBool,
+    pub(crate) heard: AtomicBool,
     /// A write has failed: an end of file after it may be a reset whose error the write has taken.
-    pub(super) write_failed: AtomicBool,
+    pub(crate) write_failed: AtomicBool,
     /// The peer of the tunnel wants no more bytes; what is read is dropped.
-    pub(super) discarding: AtomicBool,
-    pub(super) down_ended: AtomicBool,
+    pub(crate) discarding: AtomicBool,
+    pub(crate) down_ended: AtomicBool,
     /// Both directions have ended as their senders or the peer's close wished. Otherwise the close is a reset.
-    pub(super) clean: bool,
+    pub(crate) clean: bool,
 }
 
 impl<S: Socket> Edge<S> {
-    pub(super) fn new(socket: S) -> Self {
+    pub(crate) fn new(socket: S) -> Self {
         Self {
             socket: Mutex::new(socket),
             heard: AtomicBool::new(false),
@@ -53,16 +53,16 @@ impl<S: Socket> Edge<S> {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, S> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, S> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn read_ready(&self) -> io::Result<()> {
+    pub(crate) async fn read_ready(&self) -> io::Result<()> {
         poll_fn(|cx| self.lock().poll_read_ready(cx)).await
     }
 
     /// Reads what is there; `None` if there is nothing yet.
-    pub(super) async fn read_now(&self, buffer: &mut ReadBuffer) -> Option<io::Result<usize>> {
+    pub(crate) async fn read_now(&self, buffer: &mut ReadBuffer) -> Option<io::Result<usize>> {
         poll_fn(|cx| {
             let mut space = ReadBuf::new(buffer.space());
             let read = Pin::new(&mut *self.lock()).poll_read(cx, &mut space);
@@ -76,21 +76,21 @@ impl<S: Socket> Edge<S> {
         .await
     }
 
-    pub(super) fn reset_seen(&self) -> bool {
+    pub(crate) fn reset_seen(&self) -> bool {
         self.write_failed.load(Ordering::Relaxed) && self.lock().can_reset()
     }
 
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
         self.lock().poll_write_batch(cx, batch)
     }
 
-    pub(super) async fn shutdown(&self) -> io::Result<()> {
+    pub(crate) async fn shutdown(&self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self.lock()).poll_shutdown(cx)).await
     }
 
     /// Waits until the socket's peer has read what was written so far, or has sent something, which tells the same.
     /// A failed query ends the wait: the write that follows tells more.
-    pub(super) async fn peer_has_read(&self) {
+    pub(crate) async fn peer_has_read(&self) {
         let mut pause = QUEUE_CHECK;
         while !self.heard.load(Ordering::Relaxed) && self.lock().is_unread().is_ok_and(|unread| unread) {
             tokio::time::sleep(pause).await;
@@ -100,7 +100,7 @@ impl<S: Socket> Edge<S> {
 
     /// Reads and drops what still comes, so that the sender is not blocked before it has taken its own bytes. Ends at
     /// the end of the socket's bytes, or at once if nothing goes the other way any more.
-    pub(super) async fn discard(&self) {
+    pub(crate) async fn discard(&self) {
         self.discarding.store(true, Ordering::Relaxed);
         while !self.down_ended.load(Ordering::Relaxed) && self.read_ready().await.is_ok() {
             let mut buffer = ReadBuffer::take(Size::SMALLEST);
@@ -111,7 +111,7 @@ impl<S: Socket> Edge<S> {
     }
 
     /// Waits until the socket's peer has acknowledged the last byte, so that the reset that follows cannot destroy it.
-    pub(super) async fn linger(&self) {
+    pub(crate) async fn linger(&self) {
         let deadline = Instant::now() + LINGER;
         let mut pause = QUEUE_CHECK;
         while Instant::now() < deadline && self.lock().unsent_bytes().is_ok_and(|bytes| bytes > 0) {

@@ -1,0 +1,283 @@
+//! Copies between a dial of a link and a socket. The table is at [`LinkDial::relay`].
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{LinkDial, Role, STALL_LIMIT, SlowDial, dial::End};
+use crate::{
+    batch::Batch,
+    buffer::{ReadBuffer, Size},
+    connection::ConnectionLost,
+    relay::{
+        Outcome, Start,
+        edge::{Edge, LINGER},
+    },
+    socket::Socket,
+};
+
+/// How often a socket that nobody reads is looked at.
+const CHECK: Duration = Duration::from_millis(250);
+
+/// A client that has ended its half may still want the answer. Its dial is closed when the target has said nothing for
+/// so long: no packet can tell the target of the end alone.
+const HALF_CLOSE_SILENCE: Duration = Duration::from_secs(2);
+
+/// What an agent says of a target that was reset.
+const RESET: &str = "connection reset";
+
+/// How the direction from the socket ended.
+enum Up {
+    Finished,
+    SocketFailed(io::Error),
+    /// The dial is closed or its stream gone; the other direction tells how.
+    Over,
+}
+
+/// How the direction to the socket ended.
+enum Down {
+    Closed(String),
+    SocketClosed(io::Error),
+    /// The socket's peer is gone for both directions, after a clean end of its bytes.
+    PeerLeft,
+    /// It has ended its half, and the other end has said nothing since.
+    Quiet,
+    Stalled,
+    OverBudget,
+    Lost(Arc<str>),
+}
+
+pub(super) async fn relay<S: Socket>(dial: &LinkDial, socket: S, start: Start) -> Outcome {
+    let mut edge = Edge::new(socket);
+    let (up, down) = {
+        let up = pin!(copy_up(&edge, dial, start.early));
+        let down = pin!(copy_down(&edge, dial, start.hold_until_read));
+        join(&edge, dial, up, down).await
+    };
+    conclude(&mut edge, dial, up, down).await
+}
+
+async fn join<S: Socket>(
+    edge: &Edge<S>,
+    dial: &LinkDial,
+    mut up: Pin<&mut impl Future<Output = Up>>,
+    mut down: Pin<&mut impl Future<Output = Down>>,
+) -> (Option<Up>, Option<Down>) {
+    let (mut up_end, mut down_end) = (None, None);
+    let look_every = dial.close_pause().clamp(CHECK / 10, CHECK);
+    let mut quiet = Quiet::default();
+    loop {
+        let watched = matches!(up_end, Some(Up::Finished)) && down_end.is_none() && dial.role() == Role::Server;
+        tokio::select! {
+            biased;
+            end = &mut up, if up_end.is_none() => up_end = Some(end),
+            end = &mut down, if down_end.is_none() => down_end = Some(end),
+            () = tokio::time::sleep(look_every), if watched => {
+                down_end = quiet.look(edge, dial);
+            }
+        }
+        match (&up_end, &down_end) {
+            // The client learns of the target's end only by the close of the dial.
+            (Some(Up::Finished), None) if dial.role() == Role::Agent => dial.close(""),
+            (Some(Up::Finished | Up::Over), None) | (None, None) => {}
+            // A target that takes no more may still have something to say.
+            (None, Some(Down::SocketClosed(_))) if dial.role() == Role::Agent => dial.ignore(),
+            _ => return (up_end, down_end),
+        }
+    }
+}
+
+/// What is known of a client that has ended its half.
+#[derive(Default)]
+struct Quiet {
+    received: u64,
+    since: Option<Instant>,
+    left_at: Option<Instant>,
+}
+
+impl Quiet {
+    /// Whether it is time to close the dial.
+    fn look<S: Socket>(&mut self, edge: &Edge<S>, dial: &LinkDial) -> Option<Down> {
+        let now = Instant::now();
+        let (is_closed, is_aborted) = {
+            let mut socket = edge.lock();
+            (socket.is_closed(), socket.is_aborted())
+        };
+        if is_aborted {
+            return Some(Down::SocketClosed(io::ErrorKind::ConnectionReset.into()));
+        }
+        if !dial.is_flushed() {
+            (self.since, self.left_at) = (None, None);
+            return None;
+        }
+        if is_closed && now.duration_since(*self.left_at.get_or_insert(now)) >= dial.close_pause() {
+            return Some(Down::PeerLeft);
+        }
+        let received = dial.flow().bytes_received();
+        if received != self.received {
+            (self.received, self.since) = (received, None);
+        }
+        (now.duration_since(*self.since.get_or_insert(now)) >= HALF_CLOSE_SILENCE).then_some(Down::Quiet)
+    }
+}
+
+/// Ends what is still open, and says how the dial ended.
+async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &LinkDial, up: Option<Up>, down: Option<Down>) -> Outcome {
+    match (up, down) {
+        (_, Some(Down::Lost(reason))) => Outcome::ConnectionLost(ConnectionLost::Transport(reason.to_string())),
+        (_, Some(Down::Stalled)) => {
+            dial.close("the target takes no bytes");
+            Outcome::Stalled
+        }
+        (_, Some(Down::OverBudget)) => {
+            dial.close("the memory budget is spent");
+            Outcome::OverBudget
+        }
+        (Some(Up::SocketFailed(error)), _) => {
+            dial.close(RESET);
+            Outcome::SocketFailed(error.to_string())
+        }
+        (_, Some(Down::Closed(error))) if !error.is_empty() => Outcome::PeerClosed(error),
+        (_, Some(Down::Closed(_))) => {
+            dial.close("");
+            edge.clean = true;
+            // What was written last must not be destroyed by a reset for bytes that nobody reads.
+            edge.linger().await;
+            Outcome::Finished
+        }
+        (_, Some(Down::PeerLeft | Down::Quiet)) => {
+            dial.close("");
+            edge.clean = true;
+            Outcome::Finished
+        }
+        (Some(Up::Finished), Some(Down::SocketClosed(_))) => {
+            dial.close("");
+            edge.clean = true;
+            Outcome::HalfStopped
+        }
+        (_, Some(Down::SocketClosed(error))) => {
+            dial.close(RESET);
+            Outcome::SocketFailed(error.to_string())
+        }
+        (_, None) => Outcome::HalfStopped,
+    }
+}
+
+async fn copy_up<S: Socket>(edge: &Edge<S>, dial: &LinkDial, early: Bytes) -> Up {
+    dial.push(early);
+    let mut size = Size::SMALLEST;
+    loop {
+        // An idle dial waits here, without a buffer.
+        if let Err(error) = edge.read_ready().await {
+            return Up::SocketFailed(error);
+        }
+        if dial.room().await.is_err() {
+            return Up::Over;
+        }
+        let held = edge.lock().held_bytes();
+        if let Some(held) = held {
+            edge.heard.store(true, Ordering::Relaxed);
+            let taken = edge.lock().take_bytes(held.min(Size::LARGEST.bytes()));
+            dial.push(taken);
+            continue;
+        }
+        let mut buffer = ReadBuffer::take(size);
+        match edge.read_now(&mut buffer).await {
+            None => continue,
+            Some(Ok(0)) if edge.reset_seen() => return Up::SocketFailed(io::ErrorKind::ConnectionReset.into()),
+            Some(Ok(0)) => return Up::Finished,
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Up::SocketFailed(error),
+        }
+        edge.heard.store(true, Ordering::Relaxed);
+        size = size.after_read(buffer.filled().len());
+        dial.push(buffer.into_bytes());
+    }
+}
+
+async fn copy_down<S: Socket>(edge: &Edge<S>, dial: &LinkDial, hold_until_read: bool) -> Down {
+    let mut hold = hold_until_read;
+    loop {
+        let batch = poll_fn(|cx| dial.poll_batch(cx)).await;
+        if std::mem::take(&mut hold) {
+            edge.peer_has_read().await;
+        }
+        match batch {
+            Ok(batch) => {
+                let bytes = batch.len();
+                if let Err(end) = write(edge, dial, batch).await {
+                    return end;
+                }
+                dial.flow().count_received(bytes);
+            }
+            Err(End::Lost(reason)) => return Down::Lost(reason),
+            Err(End::Closed(error)) => {
+                if error.is_empty() && edge.shutdown().await.is_err() {
+                    edge.write_failed.store(true, Ordering::Relaxed);
+                }
+                return Down::Closed(error);
+            }
+        }
+    }
+}
+
+/// Writes a batch. While the socket takes nothing the dial counts as stalled, and can be ended.
+async fn write<S: Socket>(edge: &Edge<S>, dial: &LinkDial, mut batch: Batch) -> Result<(), Down> {
+    let failed = |error| {
+        edge.write_failed.store(true, Ordering::Relaxed);
+        Down::SocketClosed(error)
+    };
+    let flow = dial.flow().clone();
+    let mut write = pin!(poll_fn(|cx| {
+        let before = batch.written();
+        let written = edge.poll_write(cx, &mut batch);
+        if written.is_pending() && batch.written() > before {
+            flow.progressed();
+        }
+        written
+    }));
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+        return done.map_err(failed);
+    }
+    let _stalled = Stalled::begin(dial);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut write => return done.map_err(failed),
+            () = dial.flow().evicted() => return Err(Down::OverBudget),
+            () = tokio::time::sleep(CHECK) => {}
+        }
+        let stalled = dial.flow().stalled_for(Instant::now()).unwrap_or_default();
+        if stalled >= STALL_LIMIT && dial.slow_dial() == SlowDial::Close && dial.is_over_buffer() {
+            return Err(Down::Stalled);
+        }
+        if stalled >= LINGER
+            && let Some(reason) = dial.lost_reason()
+        {
+            return Err(Down::Lost(reason));
+        }
+    }
+}
+
+/// Marks a dial as stalled until it goes.
+struct Stalled<'a>(&'a LinkDial);
+
+impl<'a> Stalled<'a> {
+    fn begin(dial: &'a LinkDial) -> Self {
+        dial.flow().set_stalled(Some(Instant::now()));
+        Self(dial)
+    }
+}
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        self.0.flow().set_stalled(None);
+    }
+}
