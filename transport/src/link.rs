@@ -381,3 +381,5 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
+#[cfg(test)]
+mod tests;

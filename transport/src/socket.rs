@@ -8,7 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::getsockopt};
+use nix::{
+    getsockopt_impl, libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sockopt_impl,
+    sys::socket::getsockopt,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest},
     net::{TcpStream, UnixStream},
@@ -56,8 +61,8 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// takes no bytes.
     fn is_aborted(&mut self) -> bool;
 
-    /// Whether the peer has closed the connection for both directions, and its last byte was read. A TCP connection
-    /// does not tell: its end may be that of one half.
+    /// Whether the peer has closed the connection for both directions. It is asked when its last byte was read. A TCP
+    /// connection does not tell: its end may be that of one half.
     fn is_closed(&self) -> bool {
         false
     }
@@ -116,6 +121,13 @@ impl Socket for UnixStream {
         false
     }
 
+    /// A peer that has ended its half only does not count.
+    fn is_closed(&self) -> bool {
+        let mut sockets = [PollFd::new(self.as_fd(), PollFlags::empty())];
+        let both_ended = |socket: &PollFd<'_>| socket.revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP));
+        poll(&mut sockets, PollTimeout::ZERO).is_ok() && both_ended(&sockets[0])
+    }
+
     fn reset_on_close(&self) {}
 
     fn can_reset(&self) -> bool {
@@ -146,6 +158,16 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_tells_a_peer_that_is_gone_from_one_that_has_ended_its_half() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        assert!(!near.is_closed());
+        far.shutdown().await.unwrap();
+        assert!(!near.is_closed());
+        drop(far);
+        assert!(near.is_closed());
+    }
 
     #[tokio::test]
     async fn a_unix_socket_tells_when_its_peer_has_read_everything() {

@@ -1,0 +1,360 @@
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::{future::poll_fn, time::Duration};
+
+use bytes::Buf;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+
+use super::*;
+use crate::{
+    packet::{
+        Payload,
+        message::{Decoder, Event},
+    },
+    relay::{Outcome, Start},
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const BUFFER: usize = 256 * 1024;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A server's and an agent's link, joined as their owners would join them over gRPC.
+struct Ends {
+    server: Link,
+    agent: Link,
+    budget: Arc<MemoryBudget>,
+    _loops: JoinSet<()>,
+}
+
+impl Ends {
+    fn new() -> Self {
+        Self::with_budget(1 << 30)
+    }
+
+    fn with_budget(bytes: u64) -> Self {
+        let budget = MemoryBudget::new(bytes);
+        let link = |role| {
+            let (slow_dial, close_pause) = (SlowDial::Close, PAUSE);
+            Link::new(LinkSettings { role, dial_buffer: BUFFER, slow_dial, close_pause }, budget.clone())
+        };
+        let (server, agent) = (link(Role::Server), link(Role::Agent));
+        let mut loops = JoinSet::new();
+        for (from, to) in [(&server, &agent), (&agent, &server)] {
+            // A few packets are on the way.
+            let (sender, receiver) = mpsc::channel(4);
+            loops.spawn(write(from.clone(), sender));
+            loops.spawn(read(to.clone(), receiver));
+        }
+        Self { server, agent, budget, _loops: loops }
+    }
+
+    /// A dial at both ends. Each gives a socket to speak to and the relay's task.
+    fn dial(&self, connect_id: i64) -> (End, End) {
+        let agent = End::new(self.agent.open(connect_id).unwrap());
+        (End::new(self.server.open(connect_id).unwrap()), agent)
+    }
+}
+
+struct End {
+    socket: UnixStream,
+    relay: JoinHandle<Outcome>,
+}
+
+impl End {
+    fn new(mut dial: LinkDial) -> Self {
+        let (near, socket) = UnixStream::pair().unwrap();
+        let relay = tokio::spawn(async move {
+            let outcome = dial.relay(near, Start::default()).await;
+            dial.delivered().await;
+            outcome
+        });
+        Self { socket, relay }
+    }
+
+    async fn outcome(self) -> Outcome {
+        timeout(LIMIT, self.relay).await.expect("the relay has not ended").unwrap()
+    }
+
+    async fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        timeout(LIMIT, self.socket.read_to_end(&mut bytes)).await.expect("no end came").map(|_| bytes)
+    }
+
+    async fn expect(&mut self, expected: &[u8]) {
+        let mut bytes = vec![0; expected.len()];
+        timeout(LIMIT, self.socket.read_exact(&mut bytes)).await.expect("no bytes came").unwrap();
+        assert_eq!(bytes, expected);
+    }
+}
+
+async fn write(link: Link, to: mpsc::Sender<Bytes>) {
+    while let Some((_, mut packet)) = poll_fn(|cx| link.poll_send(cx, 1 << 20)).await {
+        let length = packet.remaining();
+        if to.send(packet.copy_to_bytes(length)).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn read(link: Link, mut from: mpsc::Receiver<Bytes>) {
+    let mut decoder = Decoder::default();
+    while let Some(bytes) = from.recv().await {
+        decoder.push(bytes);
+        while let Some(event) = decoder.next().unwrap() {
+            match event {
+                Event::Data { connect_id, bytes, .. } => {
+                    if link.receive(connect_id, bytes).is_err() {
+                        link.send(Packet::close_request(connect_id));
+                    }
+                    link.relief().await;
+                }
+                Event::Packet(packet) => match packet.payload {
+                    Some(Payload::CloseRequest(close)) => drop(link.close_received(close.connect_id, "")),
+                    Some(Payload::CloseResponse(close)) => drop(link.close_received(close.connect_id, &close.error)),
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+    }
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|place| (place % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn a_client_that_sends_and_leaves_reaches_the_target_whole() {
+    let ends = Ends::new();
+    for (connect_id, length) in [(1, 1), (2, 100), (3, 100_000), (4, 3_000_000)] {
+        let (mut client, mut target) = ends.dial(connect_id);
+        let bytes = pattern(length);
+        let (sent, expected) = (bytes.clone(), bytes);
+        let send = async move {
+            client.socket.write_all(&sent).await.unwrap();
+            let End { socket, relay } = client;
+            drop(socket);
+            timeout(LIMIT, relay).await.unwrap().unwrap()
+        };
+        let (outcome, received) = tokio::join!(send, target.read_to_end());
+        assert!(received.unwrap() == expected, "{length} bytes");
+        assert_eq!(outcome, Outcome::Finished);
+        drop(target.socket);
+        assert_eq!(timeout(LIMIT, target.relay).await.unwrap().unwrap(), Outcome::Finished);
+    }
+    assert_eq!((ends.server.open_dials(), ends.agent.open_dials()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_target_that_sends_and_leaves_reaches_the_client_whole() {
+    let ends = Ends::new();
+    let (mut client, mut target) = ends.dial(1);
+    let bytes = pattern(3_000_000);
+    let sent = bytes.clone();
+    let send = async {
+        target.socket.write_all(&sent).await.unwrap();
+        target.socket.shutdown().await.unwrap();
+    };
+    let ((), received) = tokio::join!(send, client.read_to_end());
+    assert!(received.unwrap() == bytes);
+    assert_eq!(client.outcome().await, Outcome::Finished);
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_half_still_gets_the_answer() {
+    let ends = Ends::new();
+    let (mut client, mut target) = ends.dial(1);
+    client.socket.write_all(b"question").await.unwrap();
+    client.socket.shutdown().await.unwrap();
+    target.expect(b"question").await;
+    target.socket.write_all(b"answer").await.unwrap();
+    client.expect(b"answer").await;
+    // Nothing follows: the target learns of the end, late.
+    assert_eq!(target.read_to_end().await.unwrap(), b"");
+    assert_eq!(client.outcome().await, Outcome::Finished);
+}
+
+#[tokio::test]
+async fn bytes_on_the_way_to_a_target_that_has_ended_its_half_are_written() {
+    let ends = Ends::new();
+    let (mut client, mut target) = ends.dial(1);
+    // More than the target's socket takes: some of it waits at the agent when the target says its last word.
+    let bytes = pattern(BUFFER);
+    client.socket.write_all(&bytes).await.unwrap();
+    until(|| ends.agent.held_bytes() > 0).await;
+    target.socket.shutdown().await.unwrap();
+    assert_eq!(client.read_to_end().await.unwrap(), b"");
+    let received = target.read_to_end().await.unwrap();
+    assert!(bytes.starts_with(&received) && !received.is_empty());
+    assert_eq!(ends.agent.held_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_target_that_is_reset_is_no_clean_end() {
+    let ends = Ends::new();
+    let client = End::new(ends.server.open(1).unwrap());
+    ends.agent.open(1).unwrap().close("connection reset");
+    assert_eq!(client.outcome().await, Outcome::PeerClosed("connection reset".into()));
+}
+
+/// The stream goes on while one dial takes nothing, slower once its buffer is full, and stops when memory is at its
+/// bound.
+#[tokio::test]
+async fn a_dial_that_takes_nothing_does_not_stop_the_others() {
+    let ends = Ends::new();
+    let (stalled, mut source) = ends.dial(1);
+    let (mut client, mut target) = ends.dial(2);
+    let flood = tokio::spawn(async move {
+        let bytes = pattern(64 * 1024);
+        while source.socket.write_all(&bytes).await.is_ok() {}
+    });
+    until(|| ends.server.held_bytes() > BUFFER).await;
+    for _ in 0..50 {
+        client.socket.write_all(b"ping").await.unwrap();
+        target.expect(b"ping").await;
+        target.socket.write_all(b"pong").await.unwrap();
+        client.expect(b"pong").await;
+    }
+    let held = ends.server.held_bytes();
+    assert!(held < 4 * BUFFER + 64 * 1024, "{held} bytes are held");
+    // Whoever takes nothing for ten seconds then is ended.
+    assert_eq!(stalled.outcome().await, Outcome::Stalled);
+    assert_eq!(ends.budget.used(), 0);
+    flood.abort();
+}
+
+#[tokio::test]
+async fn what_waits_is_paid_for_and_given_back() {
+    let ends = Ends::with_budget(64 * 1024);
+    let (mut client, mut target) = ends.dial(1);
+    let bytes = pattern(2_000_000);
+    let sent = bytes.clone();
+    let flood = tokio::spawn(async move {
+        target.socket.write_all(&sent).await.unwrap();
+        target.socket.shutdown().await.unwrap();
+        target
+    });
+    until(|| ends.budget.used() > 0).await;
+    // One packet beyond the budget may have come before it was seen to be spent.
+    assert!(ends.server.held_bytes() <= 64 * 1024 + outbox::DATA_BYTES);
+    assert!(client.read_to_end().await.unwrap() == bytes);
+    drop(flood.await.unwrap());
+    assert_eq!(client.outcome().await, Outcome::Finished);
+    assert_eq!(ends.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_lost_stream_ends_its_dials_behind_what_had_come() {
+    let ends = Ends::new();
+    let (mut client, mut target) = ends.dial(1);
+    target.socket.write_all(b"last words").await.unwrap();
+    client.expect(b"last words").await;
+    ends.server.lose("the agent is gone");
+    ends.server.lose("another reason");
+    assert_eq!(&*ends.server.lost().await, "the agent is gone");
+    let outcome = client.outcome().await;
+    assert!(matches!(&outcome, Outcome::ConnectionLost(_)), "{outcome:?}");
+    assert_eq!(outcome.error().unwrap(), "the agent is gone");
+}
+
+#[test]
+fn a_conn_id_is_one_dial() {
+    let ends = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    assert_eq!(ends.open(0).unwrap_err(), Taken);
+    let dial = ends.open(5).unwrap();
+    assert_eq!(ends.open(5).unwrap_err(), Taken);
+    assert_eq!(ends.receive(6, Bytes::from_static(b"a")), Err(Unknown));
+    assert_eq!(ends.close_received(6, ""), Err(Unknown));
+    // Closed here: what still comes is nobody's, until the agent says that it knows.
+    drop(dial);
+    assert_eq!(next(&ends), Some((PacketType::CloseReq, 0)));
+    assert_eq!(ends.receive(5, Bytes::from_static(b"late")), Ok(()));
+    assert_eq!(ends.held_bytes(), 0);
+    assert_eq!(ends.open(5).unwrap_err(), Taken, "the agent may still send for the dial that was");
+    assert_eq!(ends.close_received(5, ""), Ok(()));
+    assert_eq!(ends.receive(5, Bytes::from_static(b"later")), Err(Unknown));
+}
+
+#[test]
+fn an_agent_that_never_acknowledges_a_close_costs_no_memory_without_bound() {
+    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    for connect_id in 1..=3 * MAX_CLOSING as i64 {
+        drop(link.open(connect_id).unwrap());
+        assert_eq!(next(&link), Some((PacketType::CloseReq, 0)));
+    }
+    assert!(link.lock().dials.len() <= MAX_CLOSING + 1);
+    assert_eq!(link.receive(1, Bytes::from_static(b"late")), Err(Unknown));
+}
+
+#[test]
+fn dials_take_turns_and_those_that_send_little_go_first() {
+    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let dials: Vec<_> = (1..=3).map(|connect_id| link.open(connect_id).unwrap()).collect();
+    let large = Bytes::from(vec![0; outbox::DIAL_BYTES]);
+    for _ in 0..2 {
+        dials[0].push(large.clone());
+        dials[1].push(large.clone());
+    }
+    link.send(Packet::close_dial(9));
+    dials[2].push(Bytes::from_static(b"key"));
+    dials[2].close("");
+    let mut order = Vec::new();
+    while let Some((kind, length)) = next(&link) {
+        order.push((kind, length));
+    }
+    let full = outbox::DATA_BYTES;
+    assert_eq!(order[0], (PacketType::DialCls, 0));
+    let at = |wanted| order.iter().position(|packet| *packet == wanted).unwrap();
+    let (key, close) = (at((PacketType::Data, 3)), at((PacketType::CloseReq, 0)));
+    // The first bytes of each dial count as little.
+    assert!(key <= 4 && close > key && close <= 8, "{order:?}");
+    assert_eq!(order.iter().filter(|packet| **packet == (PacketType::Data, full)).count(), 8);
+}
+
+#[test]
+fn an_idle_dial_holds_no_buffers() {
+    let link = Link::new(settings(Role::Agent), MemoryBudget::new(1 << 20));
+    let dial = link.open(1).unwrap();
+    dial.push(Bytes::from(vec![0; 100_000]));
+    while next(&link).is_some() {}
+    link.receive(1, Bytes::from_static(b"abc")).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(matches!(dial.poll_batch(&mut cx), Poll::Ready(Ok(_))));
+    assert!(dial.poll_batch(&mut cx).is_pending());
+    let size = size_of::<(i64, Entry)>() + size_of::<DialFlow>();
+    assert!(size <= 512, "{size} bytes");
+}
+
+fn settings(role: Role) -> LinkSettings {
+    LinkSettings { role, dial_buffer: BUFFER, slow_dial: SlowDial::Close, close_pause: PAUSE }
+}
+
+/// The next packet's type, and how many bytes of a dial it has.
+fn next(link: &Link) -> Option<(PacketType, usize)> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Some((kind, mut packet))) = link.poll_send(&mut cx, 1 << 20) else { return None };
+    let mut decoder = Decoder::default();
+    let length = packet.remaining();
+    decoder.push(packet.copy_to_bytes(length));
+    let mut bytes = 0;
+    while let Some(event) = decoder.next().unwrap() {
+        if let Event::Data { bytes: part, .. } = event {
+            bytes += part.len();
+        }
+    }
+    Some((kind, bytes))
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, wait).await.expect("it has not come about");
+}
