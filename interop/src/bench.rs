@@ -56,11 +56,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     if cases.is_empty() {
         bail!("no case has a name that --only asks for; cases: {}", case::keys());
     }
-    for round in 0..options.rounds() {
-        let cases = cases.iter().filter(|case| round < options.rounds_of(case));
-        for (turn, case) in cases.enumerate() {
-            for place in 0..lanes.len() {
-                let lane = lanes[(place + round + turn) % lanes.len()];
+    let rounds = |case: &Case, lane: Lane| options.rounds_of(case, lane.subject());
+    let most = cases.iter().flat_map(|case| lanes.iter().map(|lane| rounds(case, *lane))).max().unwrap_or(0);
+    for round in 0..most {
+        for (turn, case) in cases.iter().enumerate() {
+            let places = (0..lanes.len()).map(|place| lanes[(place + round + turn) % lanes.len()]);
+            for lane in places.filter(|lane| round < rounds(case, *lane)) {
                 measure(&bench, &mut results, lane, case, round).await;
             }
         }
@@ -73,10 +74,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn measure(bench: &Bench, results: &mut Results, lane: Lane, case: &Case, round: usize) {
-    if lane == Lane::Direct && !case.has_direct() {
-        return;
-    }
-    let place = format!("round {} {:8} {:7} {:22}", round + 1, lane.way_key(), lane.subject().key(), case.key);
+    let place = format!("round {} {:8} {:9} {:22}", round + 1, lane.way_key(), lane.subject().key(), case.key);
     match bench.measure(lane, case).await {
         Ok(figures) => {
             let shown: Vec<_> = figures.iter().map(|(metric, value)| metric.show_with_unit(*value)).collect();

@@ -1,5 +1,6 @@
 //! What is measured, and the figures that come of it.
 
+use super::results::Subject;
 use crate::load::bulk::Direction;
 
 /// One thing that is measured on each subject.
@@ -55,18 +56,28 @@ pub fn keys() -> String {
 }
 
 impl Case {
-    /// Whether it means anything without a tunnel.
-    pub fn has_direct(&self) -> bool {
-        !matches!(self.kind, Kind::Idle(_))
+    /// Whether it means anything for a subject: an idle dial without a tunnel holds nothing, and pairs of two makes are
+    /// measured by what they carry.
+    pub fn has(&self, subject: Subject) -> bool {
+        match (subject, self.kind) {
+            (Subject::Direct, kind) => !matches!(kind, Kind::Idle(_)),
+            (Subject::GoAgent | Subject::GoServer, kind) => {
+                matches!(kind, Kind::Bulk(_, 1) | Kind::Echo(_) | Kind::Churn(8))
+            }
+            _ => true,
+        }
     }
 
-    /// How many rounds it needs of so many: memory hardly varies, a stalled case alternates by itself, and no goal
-    /// depends on many dials in bulk.
-    pub fn rounds(&self, of: usize) -> usize {
+    /// How many rounds it needs on a subject, of so many. Memory hardly varies, and no goal depends on many dials in bulk.
+    /// The p99 beside stalled dials varies most, from start to start; beside them the reference's echoes never come back.
+    pub fn rounds(&self, of: usize, subject: Subject) -> usize {
         match self.kind {
             Kind::Bulk(_, 1) | Kind::Echo(_) | Kind::Churn(_) => of,
-            Kind::Bulk(..) | Kind::Stalled(..) => of.min(3),
+            Kind::Bulk(..) => of.min(3),
             Kind::Idle(_) => of.min(2),
+            Kind::Stalled(..) if subject == Subject::Go => 1,
+            Kind::Stalled(_, 64) => 2 * of - 1,
+            Kind::Stalled(..) => of.min(3),
         }
     }
 

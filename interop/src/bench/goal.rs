@@ -22,6 +22,9 @@ pub fn of(mode: Mode, case: &str, metric: Metric) -> Option<Goal> {
     }
 }
 
+/// What pairs of two makes must reach, in everything that they are measured by: no less than the reference alone.
+pub const OF_MIXED_PAIRS: Goal = Goal::AtLeastTimesGo(1.0);
+
 fn of_grpc(case: &str, metric: Metric) -> Option<Goal> {
     Some(match (case, metric) {
         ("bulk/to-client/1" | "bulk/to-target/1", Metric::MegabytesPerSecond) => Goal::AtLeastTimesGo(2.0),

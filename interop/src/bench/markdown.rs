@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::case::{Case, LOAD, Metric};
-use super::goal::{self, Goal};
+use super::goal::{self, Goal, OF_MIXED_PAIRS};
 use super::results::{Lane, Results, Rounds, Subject};
 use super::way::Way;
 
@@ -13,6 +13,9 @@ const EXPLANATION: &str = include_str!("explanation.md");
 /// What the table of the load itself shows.
 const LOAD_EXPLANATION: &str =
     "What the load itself took meanwhile, clients + targets, each in per cent of the one core that it can use:";
+
+/// What the table of mixed pairs shows.
+const MIXED_EXPLANATION: &str = "Pairs of two makes, which speak gRPC with each other, as the reference's do; their agent has the default transport:";
 
 /// The whole of docs/benchmarks.md.
 pub fn document(results: &Results) -> String {
@@ -46,7 +49,11 @@ pub fn table(results: &Results) -> String {
         if lanes.iter().all(|lane| *lane == Lane::Direct) && results.ways.len() > 1 {
             continue;
         }
+        let (mixed, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().partition(|lane| lane.subject().is_mixed());
         let _ = write!(text, "## {}\n\n{}", way.title(), figures(results, way, &lanes));
+        if !mixed.is_empty() {
+            let _ = write!(text, "\n{MIXED_EXPLANATION}\n\n{}", mixed_pairs(results, way, &mixed));
+        }
         let cases: Vec<_> = results.cases(&lanes).into_iter().filter(|case| case.has_load()).collect();
         if !cases.is_empty() {
             let _ = write!(text, "\n{LOAD_EXPLANATION}\n\n{}", load(results, &cases, &lanes));
@@ -83,6 +90,32 @@ fn figures(results: &Results, way: Way, lanes: &[Lane]) -> String {
             let [go, ours] = [go, ours].map(|lane| of(lane).map(Rounds::median));
             cells.extend(both.then(|| ratio(metric, ours, go)));
             cells.extend(goals.then(|| goal_cell(goal::of(way.mode(), case.key, metric), metric, ours, go)));
+            text += &line(&cells);
+        }
+    }
+    text
+}
+
+/// Pairs of two makes beside the reference's own pair.
+fn mixed_pairs(results: &Results, way: Way, lanes: &[Lane]) -> String {
+    let go = Lane::Through(way, Subject::Go);
+    let shown: Vec<_> = std::iter::once(go).chain(lanes.iter().copied()).collect();
+    let names: Vec<_> = lanes.iter().map(|lane| format!("{} / Go", lane.subject().title())).collect();
+    let mut text = head(&["work", "figure"], &shown, names.iter().map(String::as_str));
+    for case in results.cases(lanes) {
+        let mut title = case.title;
+        for &metric in case.metrics() {
+            let of = |lane: Lane| results.rounds(lane, case.key, metric);
+            let mut cells = vec![std::mem::take(&mut title).to_owned(), metric.title().to_owned()];
+            cells.extend(shown.iter().map(|&lane| cell(of(lane), metric)));
+            let reference = of(go).map(Rounds::median);
+            for &lane in lanes {
+                let figure = of(lane).map(Rounds::median);
+                let goal = matches!(metric, Metric::MegabytesPerSecond | Metric::PerSecond).then_some(OF_MIXED_PAIRS);
+                let verdict = goal_cell(goal, metric, figure, reference);
+                let verdict = if verdict.is_empty() { verdict } else { format!(" ({verdict})") };
+                cells.push(ratio(metric, figure, reference) + &verdict);
+            }
             text += &line(&cells);
         }
     }
@@ -167,6 +200,8 @@ mod tests {
             let figures = [vec![(Metric::MegabytesPerSecond, ours_rate)], load.to_vec()].concat();
             results.add(ours, case("bulk/to-client/1"), figures);
         }
+        let mixed = Lane::Through(Way::Uds, Subject::GoServer);
+        results.add(mixed, case("bulk/to-client/1"), vec![(Metric::MegabytesPerSecond, 90.0)]);
         results.add(go, case("stall/readers/64"), vec![(Metric::TimesAlone, f64::INFINITY)]);
         results.add(ours, case("stall/readers/64"), vec![(Metric::TimesAlone, 1.5)]);
         let grpc = Lane::Through(Way::GrpcUds, Subject::Ours);
@@ -185,6 +220,10 @@ mod tests {
             "| bulk to the client, 1 dial | MB/s | - | 100 (90..110) | 210 (180..240) | 2.10x | ≥ 2x Go: met |"
         );
         assert!(text.contains("| p99 by that | - | never | 1.50x | - | ≤ 1.20x: **not met** |"), "{text}");
+        assert!(text.contains(&format!(
+            "\n{MIXED_EXPLANATION}\n\n| work | figure | Go | Go server, our agent | Go server, our agent / Go |\n"
+        )));
+        assert!(text.contains("| MB/s | 100 (90..110) | 90 | 0.90x (≥ 1x Go: **not met**) |"), "{text}");
         assert!(text.contains("Failed: echo/1 on ours (grpc-uds), round 1:\n\n```text\nit broke"));
     }
 

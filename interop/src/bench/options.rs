@@ -31,7 +31,7 @@ pub struct Options {
     /// Measure only this subject; may be given several times.
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Vec<Subject>,
-    /// How many times everything is measured [default: 5, memory 2, bulk on 8 dials and stalled dials 3; with --quick 1]
+    /// How many times everything is measured [default: 5; memory 2, bulk on 8 dials 3, 64 stalled dials 9; with --quick 1]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
     /// How long each measurement counts [default: 2, with --quick 0.7]
@@ -82,20 +82,26 @@ pub struct Options {
 }
 
 impl Options {
-    /// How many rounds at most.
+    /// How many rounds most cases get.
     pub fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 1 } else { ROUNDS })
     }
 
-    /// How many rounds a case gets.
-    pub fn rounds_of(&self, case: &Case) -> usize {
-        if self.rounds.is_some() { self.rounds() } else { case.rounds(self.rounds()) }
+    /// How many rounds a case gets on a subject.
+    pub fn rounds_of(&self, case: &Case, subject: Subject) -> usize {
+        match self.rounds {
+            _ if !case.has(subject) => 0,
+            Some(rounds) => rounds,
+            None => case.rounds(self.rounds(), subject),
+        }
     }
 
     /// The same for the report.
     pub fn rounds_text(&self) -> String {
         match self.rounds {
-            None if !self.quick => format!("{ROUNDS}; memory 2, bulk on 8 dials and stalled dials 3"),
+            None if !self.quick => {
+                format!("{ROUNDS}; memory 2, bulk on 8 dials 3, beside 64 stalled dials 9, Go beside stalled dials 1")
+            }
             _ => self.rounds().to_string(),
         }
     }
@@ -119,7 +125,7 @@ impl Options {
         if !self.subject.is_empty() {
             return self.subject.clone();
         }
-        let mut subjects = vec![Subject::Direct, Subject::Go, Subject::Ours];
+        let mut subjects = vec![Subject::Direct, Subject::Go, Subject::Ours, Subject::GoAgent, Subject::GoServer];
         let other = [&self.other_server_arg, &self.other_agent_arg].iter().any(|args| !args.is_empty())
             || self.other_server.is_some()
             || self.other_agent.is_some();
@@ -175,6 +181,18 @@ impl Options {
                     self.ours_server_arg.clone(),
                     self.ours_agent_arg.clone(),
                 ),
+                Subject::GoAgent => (
+                    or(&self.server, "proxy-server"),
+                    or(&self.go_agent, "../go/proxy-agent"),
+                    self.ours_server_arg.clone(),
+                    vec![],
+                ),
+                Subject::GoServer => (
+                    or(&self.go_server, "../go/proxy-server"),
+                    or(&self.agent, "proxy-agent"),
+                    vec![],
+                    self.ours_agent_arg.clone(),
+                ),
                 Subject::Other => (
                     or(&self.other_server, "proxy-server"),
                     or(&self.other_agent, "proxy-agent"),
@@ -221,13 +239,9 @@ mod tests {
     #[test]
     fn both_kinds_of_frontend_are_measured_and_tcp_once() {
         let through = |way, subject| Lane::Through(way, subject);
-        let all = [
-            Lane::Direct,
-            through(Way::Uds, Subject::Go),
-            through(Way::Uds, Subject::Ours),
-            through(Way::GrpcUds, Subject::Go),
-            through(Way::GrpcUds, Subject::Ours),
-        ];
+        let tunnels = [Subject::Go, Subject::Ours, Subject::GoAgent, Subject::GoServer];
+        let by = |way| tunnels.map(|subject| through(way, subject));
+        let all = [&[Lane::Direct][..], &by(Way::Uds), &by(Way::GrpcUds)].concat();
         assert_eq!(options(&[]).lanes(), all);
         let one = options(&["--frontend", "grpc-mtls", "--subject", "ours"]);
         assert_eq!(one.lanes(), [through(Way::GrpcMtls, Subject::Ours)]);
@@ -235,11 +249,15 @@ mod tests {
 
     #[test]
     fn a_case_has_fewer_rounds_only_where_none_are_asked_for() {
-        let rounds =
-            |arguments: &[&str]| CASES.iter().map(|case| options(arguments).rounds_of(case)).collect::<Vec<_>>();
-        assert_eq!(rounds(&[]), [5, 3, 5, 3, 5, 5, 5, 5, 2, 2, 3, 3, 3]);
-        assert_eq!(rounds(&["--rounds", "4"]), [4; CASES.len()]);
-        assert_eq!(rounds(&["--quick"]), [1; CASES.len()]);
+        let rounds = |arguments: &[&str], subject| {
+            CASES.iter().map(|case| options(arguments).rounds_of(case, subject)).collect::<Vec<_>>()
+        };
+        assert_eq!(rounds(&[], Subject::Ours), [5, 3, 5, 3, 5, 5, 5, 5, 2, 2, 3, 9, 9]);
+        assert_eq!(rounds(&[], Subject::Go), [5, 3, 5, 3, 5, 5, 5, 5, 2, 2, 1, 1, 1]);
+        assert_eq!(rounds(&[], Subject::Direct), [5, 3, 5, 3, 5, 5, 5, 5, 0, 0, 3, 9, 9]);
+        assert_eq!(rounds(&[], Subject::GoAgent), [5, 0, 5, 0, 5, 5, 0, 5, 0, 0, 0, 0, 0]);
+        assert_eq!(rounds(&["--rounds", "4"], Subject::Ours), [4; CASES.len()]);
+        assert_eq!(rounds(&["--quick"], Subject::Ours), [1; CASES.len()]);
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub enum Subject {
     Ours,
     /// Another build or other settings of this project's programs.
     Other,
+    /// This project's server with the reference's agent.
+    GoAgent,
+    /// The reference's server with this project's agent.
+    GoServer,
 }
 
 impl Subject {
@@ -31,6 +35,8 @@ impl Subject {
             Self::Go => "go",
             Self::Ours => "ours",
             Self::Other => "other",
+            Self::GoAgent => "go-agent",
+            Self::GoServer => "go-server",
         }
     }
 
@@ -41,7 +47,14 @@ impl Subject {
             Self::Go => "Go",
             Self::Ours => "ours",
             Self::Other => "other",
+            Self::GoAgent => "our server, Go agent",
+            Self::GoServer => "Go server, our agent",
         }
+    }
+
+    /// Whether its programs are of two makes.
+    pub fn is_mixed(self) -> bool {
+        matches!(self, Self::GoAgent | Self::GoServer)
     }
 }
 
