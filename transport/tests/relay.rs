@@ -28,6 +28,9 @@ use tokio::{
     time::timeout,
 };
 
+#[path = "relay/packets.rs"]
+mod packets;
+
 /// Nothing here takes longer, unless it is broken.
 const LIMIT: Duration = Duration::from_secs(20);
 
