@@ -178,8 +178,10 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, dial: &LinkDial, early: Bytes) -> Up
         if let Err(error) = edge.read_ready().await {
             return Up::SocketFailed(error);
         }
-        if dial.room().await.is_err() {
-            return Up::Over;
+        match room(edge, dial).await {
+            Ok(true) => {}
+            Ok(false) => return Up::Over,
+            Err(error) => return Up::SocketFailed(error),
         }
         let held = edge.lock().held_bytes();
         if let Some(held) = held {
@@ -199,6 +201,21 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, dial: &LinkDial, early: Bytes) -> Up
         edge.heard.store(true, Ordering::Relaxed);
         size = size.after_read(buffer.filled().len());
         dial.push(buffer.into_bytes());
+    }
+}
+
+/// Waits until bytes may be sent, unless the dial is over. Meanwhile a reset of the socket is looked for, which no read
+/// would show.
+async fn room<S: Socket>(edge: &Edge<S>, dial: &LinkDial) -> io::Result<bool> {
+    loop {
+        tokio::select! {
+            biased;
+            room = dial.room() => return Ok(room.is_ok()),
+            () = tokio::time::sleep(CHECK) => {}
+        }
+        if edge.lock().is_aborted() {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, net::Ipv4Addr, time::Duration};
 
 use bytes::Buf;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{TcpListener, TcpStream, UnixStream},
     sync::mpsc,
     task::{JoinHandle, JoinSet},
     time::timeout,
@@ -200,6 +200,23 @@ async fn a_target_that_is_reset_is_no_clean_end() {
     let client = End::new(ends.server.open(1).unwrap());
     ends.agent.open(1).unwrap().close("connection reset");
     assert_eq!(client.outcome().await, Outcome::PeerClosed("connection reset".into()));
+}
+
+/// Its bytes are stuck because the peer reads nothing.
+#[tokio::test]
+async fn a_client_that_is_reset_while_its_dial_is_blocked_is_seen() {
+    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let mut dial = link.open(1).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (client, socket) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (mut client, socket) = (client.unwrap(), socket.unwrap().0);
+    let relay = tokio::spawn(async move { dial.relay(socket, Start::default()).await });
+    client.write_all(&vec![0; 4 * outbox::DIAL_BYTES]).await.unwrap();
+    until(|| link.lock().dials[&1].up.is_some()).await;
+    client.set_zero_linger().unwrap();
+    drop(client);
+    let outcome = timeout(LIMIT, relay).await.unwrap().unwrap();
+    assert!(matches!(outcome, Outcome::SocketFailed(_)), "{outcome:?}");
 }
 
 /// The stream goes on while one dial takes nothing, slower once its buffer is full, and stops when memory is at its
