@@ -17,6 +17,7 @@
 //! - [`open`]: an established dial with both its ends.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
+//! - [`reference`]: the agent of the Go reference.
 //! - [`raw`]: QUIC peers that do what they should not.
 //! - [`until`](fn@until): waits for a condition.
 
@@ -28,6 +29,7 @@ pub mod http;
 pub mod open;
 pub mod program;
 pub mod raw;
+pub mod reference;
 mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -25,6 +25,9 @@ pub trait Carried: Send + 'static {
     /// Ends it because its time is over, after what was sent.
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
 
+    /// Ends it at once, because its socket has failed before there was anything to relay.
+    fn abort(&mut self);
+
     /// Waits until what was sent has left this end, as far as can be known.
     fn delivered(&mut self) -> impl Future<Output = ()> + Send;
 
@@ -40,6 +43,10 @@ impl Carried for OpenDial {
     async fn stop(&mut self) {
         self.stream.receive.stop(StreamCode::DrainDeadline);
         self.stream.send.reset_after_delivery(StreamCode::DrainDeadline).await;
+    }
+
+    fn abort(&mut self) {
+        self.stream.abort(StreamCode::SocketReset);
     }
 
     async fn delivered(&mut self) {
@@ -59,6 +66,9 @@ impl Carried for LinkDial {
     async fn stop(&mut self) {
         LinkDial::stop(self);
     }
+
+    /// Dropping it closes it.
+    fn abort(&mut self) {}
 
     async fn delivered(&mut self) {
         LinkDial::delivered(self).await;

@@ -1,6 +1,9 @@
 //! What the health and admin ports answer (compat 9.1).
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use hyper::StatusCode;
 use konnectivity_process::{
@@ -15,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backend::{
         Backend,
+        carrier::Carrier,
         registry::{BackendView, Registry},
     },
     frontend::listener::ListenerCounts,
-    metrics::{FrontendErrors, Metrics},
+    metrics::{ListenerErrors, Metrics},
     strategy::Strategy,
 };
 
@@ -38,6 +42,8 @@ pub struct Routes {
     pub budget: Arc<MemoryBudget>,
     /// What happened at the frontend's listener.
     pub counts: Arc<ListenerCounts>,
+    /// What happened at the TCP port for agents.
+    pub agent_counts: Arc<ListenerCounts>,
     /// Cancelled when the server drains.
     pub draining: CancellationToken,
     /// Whether profiles may be taken.
@@ -79,9 +85,10 @@ impl Routes {
 
     fn metrics(&self) -> Response {
         let backends = self.registry.backends();
-        let connections = backends.iter().map(|backend| {
+        let connections = backends.iter().filter_map(|backend| {
+            let Carrier::Quic(connection) = backend.carrier() else { return None };
             let labels = vec![backend.agent_id().to_owned(), backend.number().to_string()];
-            (labels, backend.carrier().stats())
+            Some((labels, connection.stats()))
         });
         let snapshot = QuicSnapshot {
             label_names: LABELS,
@@ -90,11 +97,14 @@ impl Routes {
             memory_used: self.budget.used(),
         };
         let ready = self.strategies.iter().map(|strategy| (*strategy, self.registry.count(*strategy)));
-        let frontend = FrontendErrors {
-            accept: self.counts.accept_errors.load(Ordering::Relaxed),
-            handshake: self.counts.handshake_errors.load(Ordering::Relaxed),
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let listeners = ListenerErrors {
+            accept: count(&self.counts.accept_errors),
+            handshake: count(&self.counts.handshake_errors),
+            agent_accept: count(&self.agent_counts.accept_errors),
+            agent_handshake: count(&self.agent_counts.handshake_errors),
         };
-        match self.metrics.render(ready, frontend, &snapshot) {
+        match self.metrics.render(ready, listeners, &snapshot) {
             Ok(body) => with_type(body, CONTENT_TYPE),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
@@ -104,7 +114,10 @@ impl Routes {
         let facts = self.registry.backends();
         let facts = facts.iter().map(|backend| {
             let peer = format!("{} #{}", backend.agent_id(), backend.number());
-            ConnectionFacts::new(peer, backend.is_draining(), &backend.carrier().stats())
+            match backend.carrier() {
+                Carrier::Quic(connection) => ConnectionFacts::new(peer, backend.is_draining(), &connection.stats()),
+                Carrier::Grpc(agent) => ConnectionFacts::over_grpc(peer, backend.is_draining(), &agent.facts()),
+            }
         });
         konnectivity_process::connections::reply(facts.collect())
     }

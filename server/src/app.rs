@@ -16,14 +16,17 @@ use konnectivity_process::{
 use konnectivity_transport::{
     budget::MemoryBudget,
     endpoint::{BindError, EndpointKeys, ServerEndpoint},
+    link::{LinkSettings, Role},
     tls::{self, Identity, TUNNEL_ALPN},
     wire::code::ConnectionCode,
 };
+use rustls::RootCertStore;
+use socket2::SockRef;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::Routes,
-    backend::{Backend, acceptor::Acceptor, registry::Registry},
+    backend::{Backend, acceptor::Acceptor, grpc as grpc_agents, placement::Placement, registry::Registry},
     config::{Agents, Config, Frontend, Mode},
     dial::Dials,
     frontend::{
@@ -41,6 +44,13 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Agents' own connections close a little after the last dial; what was on its way still arrives.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long bytes to an agent over TCP may be without an acknowledgement, as in the reference.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a dial over gRPC stays open after its client has gone: an agent of the reference drops what it has not
+/// written to the target when it is told of the end.
+const CLOSE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the server until it is told to stop.
 ///
@@ -77,6 +87,9 @@ pub async fn run(config: Config) -> Result<()> {
 /// Everything that is bound, before it is served.
 struct Parts {
     endpoints: Vec<Arc<ServerEndpoint>>,
+    agent_listeners: Vec<Listener>,
+    agent_port: Option<Arc<grpc_agents::Port>>,
+    agent_counts: Arc<ListenerCounts>,
     frontends: Vec<Listener>,
     health: Vec<std::net::TcpListener>,
     admin: Vec<std::net::TcpListener>,
@@ -91,14 +104,34 @@ impl Parts {
         let registry: Arc<Registry<Backend>> = Arc::default();
         let metrics = Arc::new(Metrics::new());
         let budget = MemoryBudget::new(config.quic.memory_budget);
-        let counts = Arc::new(ListenerCounts::default());
-        let acceptor = Acceptor::new(
-            config.server_id.clone(),
-            config.server_count,
-            registry.clone(),
-            workers.all(),
-            stopping.drain.clone(),
-        );
+        let (counts, agent_counts) = (Arc::<ListenerCounts>::default(), Arc::<ListenerCounts>::default());
+        let placement = Placement::new(workers.all());
+        let acceptor = Arc::new(Acceptor {
+            server_id: config.server_id.clone(),
+            server_count: config.server_count,
+            registry: registry.clone(),
+            placement: placement.clone(),
+            drain: stopping.drain.clone(),
+        });
+        let agent_port = config.agents.grpc.as_ref().map(|grpc| {
+            Arc::new(grpc_agents::Port {
+                server_id: config.server_id.clone(),
+                server_count: config.server_count,
+                registry: registry.clone(),
+                placement,
+                link: LinkSettings {
+                    role: Role::Server,
+                    dial_buffer: grpc.dial_buffer,
+                    slow_dial: grpc.slow_dials,
+                    close_pause: CLOSE_PAUSE,
+                },
+                budget: budget.clone(),
+                keep_alive: grpc.keep_alive,
+                metrics: metrics.clone(),
+                drain: stopping.drain.clone(),
+                close: CancellationToken::new(),
+            })
+        });
         let dials = Arc::new(Dials {
             registry: registry.clone(),
             strategies: config.strategies.clone(),
@@ -109,7 +142,14 @@ impl Parts {
             next_id: AtomicU64::new(u64::from(rand::random::<u32>()) << 20),
             open: TaskTracker::new(),
         });
-        let endpoints = bind_agents(&config.agents, config, workers.first(), &budget)?;
+        let agents = &config.agents;
+        let identity = Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?;
+        let roots = agents.client_ca.as_deref().map(tls::load_roots).transpose().context("--cluster-ca-cert")?;
+        let endpoints = match agents.quic {
+            true => bind_quic(config, &identity, roots.clone(), workers.first(), &budget)?,
+            false => Vec::new(),
+        };
+        let agent_listeners = bind_grpc(agents, &identity, roots)?;
         let frontends = bind_frontend(&config.frontend)?;
         let routes = Routes {
             registry,
@@ -117,19 +157,38 @@ impl Parts {
             metrics: metrics.clone(),
             budget,
             counts: counts.clone(),
+            agent_counts: agent_counts.clone(),
             draining: stopping.drain.clone(),
             profiling: config.profiling,
         };
         let health = config.health.bind_tcp()?;
         let admin = config.admin.bind_tcp()?;
-        Ok(Self { endpoints, frontends, health, admin, acceptor, dials, routes, counts })
+        Ok(Self {
+            endpoints,
+            agent_listeners,
+            agent_port,
+            agent_counts,
+            frontends,
+            health,
+            admin,
+            acceptor,
+            dials,
+            routes,
+            counts,
+        })
     }
 
     async fn serve(self, config: &Config, workers: &Workers, stopping: &Stopping) -> Result<()> {
         let first = workers.first();
         for endpoint in &self.endpoints {
-            tracing::info!(address = ?endpoint.local_address().ok(), "serving agents");
+            tracing::info!(address = ?endpoint.local_address().ok(), "serving agents over QUIC");
             first.spawn(self.acceptor.clone().run(endpoint.clone()));
+        }
+        for (listener, port) in self.agent_listeners.into_iter().zip(std::iter::repeat(&self.agent_port)) {
+            let Some(port) = port.clone() else { break };
+            tracing::info!(address = ?listener.local_address(), "serving agents over gRPC");
+            let counts = self.agent_counts.clone();
+            first.spawn(async move { port.run(listener, &counts).await });
         }
         let speaks = Speaks::from_config(config);
         for listener in self.frontends {
@@ -157,6 +216,9 @@ impl Parts {
             // A second signal does not wait for last bytes.
             let last_bytes = if stopping.stop.is_cancelled() { Duration::ZERO } else { STOP_LIMIT };
             idle(&self.dials, last_bytes).await;
+            if let Some(port) = &self.agent_port {
+                port.close.cancel();
+            }
             close(&self.endpoints, clean).await;
             ended.cancel();
         };
@@ -271,24 +333,36 @@ async fn idle(dials: &Dials, limit: Duration) -> bool {
     tokio::time::timeout(limit, dials.open.wait()).await.is_ok()
 }
 
-fn bind_agents(
-    agents: &Agents,
+/// The TCP listeners for agents, if there are to be any.
+fn bind_grpc(agents: &Agents, identity: &Identity, roots: Option<Arc<RootCertStore>>) -> Result<Vec<Listener>> {
+    let Some(grpc) = &agents.grpc else { return Ok(Vec::new()) };
+    let settings = frontend_tls::settings(identity, roots, &grpc.terms).context("--cluster-cert and --cluster-key")?;
+    let listen = |socket: std::net::TcpListener| {
+        // Connections inherit it.
+        SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        Listener::tls(socket, settings.clone())
+    };
+    Ok(agents.listen.bind_tcp()?.into_iter().map(listen).collect::<io::Result<_>>()?)
+}
+
+fn bind_quic(
     config: &Config,
+    identity: &Identity,
+    roots: Option<Arc<RootCertStore>>,
     worker: &Worker,
     budget: &Arc<MemoryBudget>,
 ) -> Result<Vec<Arc<ServerEndpoint>>> {
-    let identity = Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?;
-    let roots = agents.client_ca.as_deref().map(tls::load_roots).transpose().context("--cluster-ca-cert")?;
+    let agents = &config.agents;
     let keys = match &agents.endpoint_key_file {
         Some(path) => endpoint_keys(path)?,
-        None => EndpointKeys::from_identity(&identity),
+        None => EndpointKeys::from_identity(identity),
     };
     // The socket belongs to the runtime of the worker that is to receive its packets.
     let _runtime = worker.handle().enter();
     let mut endpoints = Vec::new();
     for address in &agents.listen.addresses {
         let settings =
-            tls::server_config(&identity, roots.clone(), TUNNEL_ALPN).context("--cluster-cert and --cluster-key")?;
+            tls::server_config(identity, roots.clone(), TUNNEL_ALPN).context("--cluster-cert and --cluster-key")?;
         match ServerEndpoint::bind(*address, settings, &keys, &config.quic, budget.clone()) {
             Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
             Err(BindError::Socket { source, .. }) if agents.listen.all_interfaces && is_missing_family(&source) => {
@@ -322,7 +396,7 @@ fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
             let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
             let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
             let settings =
-                frontend_tls::settings(&identity, roots, &tcp.terms).context("--server-cert and --server-key")?;
+                frontend_tls::settings(&identity, Some(roots), &tcp.terms).context("--server-cert and --server-key")?;
             let sockets = tcp.listen.bind_tcp()?;
             let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
             Ok(listeners.collect::<io::Result<_>>()?)

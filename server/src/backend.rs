@@ -1,6 +1,9 @@
 //! One connected agent, as a handle for dials.
 
 pub mod acceptor;
+pub mod carrier;
+pub mod grpc;
+pub mod placement;
 pub mod registry;
 
 use std::sync::{
@@ -8,9 +11,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use konnectivity_transport::{connection::Connection, id::AgentId, identifier::Identifiers};
+use konnectivity_transport::{id::AgentId, identifier::Identifiers};
 
-use crate::{backend::registry::BackendView, worker::Worker};
+use self::{carrier::Carrier, registry::BackendView};
+use crate::worker::Worker;
 
 /// One connection of an agent.
 #[derive(Debug)]
@@ -19,14 +23,14 @@ pub struct Backend {
     agent_id: Arc<str>,
     identifiers: Identifiers,
     number: u64,
-    carrier: Connection,
+    carrier: Carrier,
     worker: Worker,
     draining: AtomicBool,
 }
 
 impl Backend {
     /// The `number`th connection of this process, on the worker that carries it.
-    pub fn new(agent_id: &AgentId, identifiers: Identifiers, number: u64, carrier: Connection, worker: Worker) -> Self {
+    pub fn new(agent_id: &AgentId, identifiers: Identifiers, number: u64, carrier: Carrier, worker: Worker) -> Self {
         Self {
             agent_id: agent_id.as_str().into(),
             identifiers,
@@ -43,7 +47,7 @@ impl Backend {
     }
 
     /// What takes dials to the agent.
-    pub fn carrier(&self) -> &Connection {
+    pub fn carrier(&self) -> &Carrier {
         &self.carrier
     }
 

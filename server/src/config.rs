@@ -1,6 +1,7 @@
 //! What the options mean: settings that cannot be wrong. All problems are found before any is reported, and before
 //! anything is bound.
 
+mod agents;
 mod frontend;
 mod kubernetes;
 mod tls;
@@ -19,6 +20,7 @@ use konnectivity_process::{
 use konnectivity_transport::{id::ServerId, settings::QuicSettings};
 use uuid::Uuid;
 
+pub use agents::Agents;
 pub use frontend::Frontend;
 
 use crate::{
@@ -29,9 +31,8 @@ use crate::{
 /// Most servers that agents are told of; each means a connection of every agent.
 const MOST_SERVERS: i64 = 1_000;
 /// Settings of the reference that mean nothing here, or nothing yet.
-const WITHOUT_EFFECT: [&str; 10] = [
+const WITHOUT_EFFECT: [&str; 9] = [
     "enable-contention-profiling",
-    "keepalive-time",
     "kube-api-content-type",
     "kubeconfig",
     "kubeconfig-burst",
@@ -110,23 +111,6 @@ impl Surroundings {
     }
 }
 
-/// The port that agents connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agents {
-    /// The addresses; UDP.
-    pub listen: Listen,
-    /// Readable file with the certificate chain that agents see.
-    pub certificate: PathBuf,
-    /// Readable file with its private key.
-    pub key: PathBuf,
-    /// Readable file with the authorities that agents' certificates must come from. `None`: any agent may
-    /// connect, which `allow-unauthenticated-agents` has asked for.
-    pub client_ca: Option<PathBuf>,
-    /// Readable file with the secret that connection ids and stateless resets are made from. `None`: derived
-    /// from `key`.
-    pub endpoint_key_file: Option<PathBuf>,
-}
-
 impl Config {
     /// Reads flags (the first argument is the program's name), the file they name, and the environment.
     ///
@@ -155,10 +139,11 @@ impl Config {
     /// Makes every check before the first result is looked at.
     fn build(options: &Options, surroundings: Surroundings, problems: &mut Problems) -> Option<Self> {
         let mut notices = Vec::new();
-        let frontend = frontend::check(options, surroundings, problems, &mut notices);
+        let terms = tls::check(options, surroundings, problems, &mut notices);
+        let frontend = frontend::check(options, &terms, problems);
         let frontend_keepalive_time =
             check::duration(problems, "frontend-keepalive-time", options.frontend_keepalive_time).map(keep_alive);
-        let agents = agents(options, problems);
+        let agents = agents::check(options, &terms, problems);
         let server_id = server_id(&options.server_id, problems);
         let server_count = check::number(problems, "server-count", options.server_count, 1..=MOST_SERVERS);
         let strategies = strategies(&options.proxy_strategies.0, problems);
@@ -254,35 +239,6 @@ fn strategies(names: &[String], problems: &mut Problems) -> Option<Vec<Strategy>
         problems.rule("proxy-strategies", reason, "set --proxy-strategies=default");
     }
     Some(strategies)
-}
-
-fn agents(options: &Options, problems: &mut Problems) -> Option<Agents> {
-    let host = ("agent-bind-address", options.agent_bind_address.as_str());
-    let listen = listen(problems, host, ("agent-port", options.agent_port));
-    let (certificate, key) = certificate(
-        problems,
-        ("cluster-cert", &options.cluster_cert),
-        ("cluster-key", &options.cluster_key),
-        "the port for agents always has TLS",
-    );
-    let client_ca = check::file(problems, "cluster-ca-cert", &options.cluster_ca_cert);
-    match (options.cluster_ca_cert.is_empty(), options.allow_unauthenticated_agents) {
-        // Tokens say who may, and are refused elsewhere.
-        (true, false) if kubernetes::wants_tokens(options) => {}
-        (true, false) => problems.add(
-            "cluster-ca-cert",
-            "nothing says which agents may connect, and an agent can answer dials for any target",
-            "set --cluster-ca-cert to the certificate authorities of the agents, or, for tests, --allow-unauthenticated-agents",
-        ),
-        (false, true) => problems.add(
-            "allow-unauthenticated-agents",
-            "contradicts cluster-ca-cert, by which only agents with a certificate may connect",
-            "leave one of them out",
-        ),
-        (true, true) | (false, false) => {}
-    }
-    let endpoint_key_file = check::file(problems, "endpoint-key-file", &options.endpoint_key_file);
-    Some(Agents { listen: listen?, certificate: certificate?, key: key?, client_ca, endpoint_key_file })
 }
 
 /// Both files of an end that cannot do without.

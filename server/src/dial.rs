@@ -13,14 +13,11 @@ use std::{
     time::Duration,
 };
 
-use konnectivity_process::{carry::Established, dial_record::DialRecord};
-use konnectivity_transport::{
-    dial::OpenDial,
-    wire::{
-        code::StreamCode,
-        message::{DialErrorKind, DialRequest},
-    },
+use konnectivity_process::{
+    carry::{Carried, Established},
+    dial_record::DialRecord,
 };
+use konnectivity_transport::wire::message::DialRequest;
 use tokio::time::timeout;
 use tokio_util::{
     sync::CancellationToken,
@@ -29,7 +26,7 @@ use tokio_util::{
 
 use self::{client::Client, failure::Failure};
 use crate::{
-    backend::{Backend, registry::Registry},
+    backend::{Backend, carrier::Connected, registry::Registry},
     metrics::{DialFailure, Metrics},
     strategy::Strategy,
     worker::Worker,
@@ -130,7 +127,8 @@ impl Dials {
             self.answer(&mut client, &asked, &backend).await
         };
         match answered {
-            Ok(dial) => self.establish(client, asked, dial, backend.worker()).await,
+            Ok(Connected::Quic(dial)) => self.establish(client, asked, dial, backend.worker()).await,
+            Ok(Connected::Grpc(dial)) => self.establish(client, asked, dial, backend.worker()).await,
             Err(failure) => {
                 asked.tried.push(backend.number());
                 let again = failure.agent_lost() && asked.tried.len() < MAX_ATTEMPTS;
@@ -147,7 +145,7 @@ impl Dials {
     }
 
     /// Asks the agent and waits for its answer, for the client to leave, or for the time to pass.
-    async fn answer<C: Client>(&self, client: &mut C, asked: &Asked, backend: &Backend) -> Result<OpenDial, Failure> {
+    async fn answer<C: Client>(&self, client: &mut C, asked: &Asked, backend: &Backend) -> Result<Connected, Failure> {
         // What earlier attempts have taken counts.
         let limit = self.limit.map(|limit| limit.saturating_sub(asked.record.started().elapsed()));
         // The agent's own limit comes after this one, so that it is this one that is told of.
@@ -158,29 +156,16 @@ impl Dials {
             address: asked.target.clone(),
             timeout_ms: at_agent,
         };
-        let sent = AtomicBool::new(false);
-        let ask = async {
-            let opened = backend.carrier().open_dial(&request).await.map_err(Failure::Send)?;
-            sent.store(true, Ordering::Relaxed);
-            let (reply, mut dial) = opened.reply().await.map_err(Failure::Reply)?;
-            match reply.kind() {
-                DialErrorKind::Connected => Ok(dial),
-                _ => {
-                    // The reply was all that there is to say.
-                    dial.stream.send.finish();
-                    dial.stream.receive.stop(StreamCode::Cancelled);
-                    Err(Failure::Refused(reply.text))
-                }
-            }
-        };
+        let sent = Arc::<AtomicBool>::default();
+        let ask = backend.carrier().ask(request, &sent);
         let bounded = async {
             match limit {
                 Some(limit) => match timeout(limit, ask).await {
-                    Ok(answer) => answer,
+                    Ok(answer) => answer.map_err(Failure::Ask),
                     Err(_) if sent.load(Ordering::Relaxed) => Err(Failure::TimedOut),
                     Err(_) => Err(Failure::SendTimedOut),
                 },
-                None => ask.await,
+                None => ask.await.map_err(Failure::Ask),
             }
         };
         tokio::select! {
@@ -192,7 +177,7 @@ impl Dials {
     }
 
     /// Answers the client and leaves the dial to a task of its own: it holds no memory of what came before.
-    async fn establish<C: Client>(&self, client: C, asked: Asked, mut dial: OpenDial, worker: &Worker) {
+    async fn establish<C: Client, D: Carried>(&self, client: C, asked: Asked, mut dial: D, worker: &Worker) {
         let Asked { record, counted, .. } = asked;
         self.metrics.dial_established(record.started().elapsed());
         // Before the client is told, so that one that leaves at once is on the books.
@@ -200,7 +185,7 @@ impl Dials {
         match client.established().await {
             Err(error) => {
                 self.metrics.dial_failed(DialFailure::SendResponse);
-                dial.stream.abort(StreamCode::SocketReset);
+                dial.abort();
                 record.finish("client_failed", Some(&error.to_string()), 0, 0);
             }
             Ok((socket, start, guard)) => {

@@ -10,8 +10,8 @@ use konnectivity_process::{
     dial_record::DialMetrics,
     metrics::{Counted, DialTotals, KeptCounter, QuicSnapshot, Registry, Series, gauge_value, observe, series},
 };
-use konnectivity_transport::packet::PacketType;
-use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
+use konnectivity_transport::{packet::PacketType, relay::Outcome};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 pub use self::packets::Segment;
 use self::{leases::LeaseMetrics, packets::PacketMetrics};
@@ -29,8 +29,10 @@ const LATENCY_BUCKETS: [f64; 9] = [1e-6, 1e-5, 1e-4, 0.005, 0.025, 0.1, 0.5, 2.5
 const CONNECTION_BUCKETS: [f64; 12] =
     [1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
 
-/// Why a dial failed, in the words of `dial_failure_count`. The reference has one more, for answers that nobody asked
-/// for; a stream of its own for each dial leaves no room for those.
+/// The outcome of a dial that was closed because nothing was taken of it.
+const STALLED: &str = Outcome::Stalled.label();
+
+/// Why a dial failed, in the words of `dial_failure_count`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialFailure {
     /// No connected agent serves the target.
@@ -45,6 +47,8 @@ pub enum DialFailure {
     BackendDialTimeout,
     /// The client left before the answer.
     FrontendClose,
+    /// An agent over gRPC has answered a dial that nobody waits for, or not any more.
+    UnrecognizedResponse,
 }
 
 impl DialFailure {
@@ -56,6 +60,7 @@ impl DialFailure {
             Self::BackendClose => "backend_close",
             Self::BackendDialTimeout => "backend_dial_timeout",
             Self::FrontendClose => "frontend_close",
+            Self::UnrecognizedResponse => "unrecognized_response",
         }
     }
 }
@@ -69,6 +74,9 @@ pub struct Metrics {
     http_connections: IntGauge,
     grpc_connections: Series<IntGauge>,
     full_channels: Series<IntGauge>,
+    agent_streams: Series<IntGauge>,
+    slowed_agents: Series<IntGauge>,
+    stalled_closed: IntCounter,
     ready_backend_connections: IntGauge,
     ready_backends: IntGaugeVec,
     pending_dials: Series<IntGauge>,
@@ -86,7 +94,16 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new(PREFIX);
         let gauge = |name, help| series(&registry.gauges(name, help, &[]), []);
-        let of_method = |name, help| series(&registry.gauges(name, help, &["service_method"]), ["Proxy"]);
+        let grpc_connections = registry.gauges(
+            "grpc_connections",
+            "Number of current grpc connections, partitioned by service method.",
+            &["service_method"],
+        );
+        let full_channels = registry.gauges(
+            "full_receive_channels",
+            "Number of current connections blocked by a full receive channel, partitioned by service method.",
+            &["service_method"],
+        );
         let histogram = |name, help, buckets: &[f64]| series(&registry.histograms(name, help, &[], buckets), []);
         Self {
             dial_duration: histogram(
@@ -100,13 +117,13 @@ impl Metrics {
                 &CONNECTION_BUCKETS,
             )),
             http_connections: registry.gauge("http_connections", "Number of current HTTP CONNECT connections"),
-            grpc_connections: of_method(
-                "grpc_connections",
-                "Number of current grpc connections, partitioned by service method.",
-            ),
-            full_channels: of_method(
-                "full_receive_channels",
-                "Number of current connections blocked by a full receive channel, partitioned by service method.",
+            grpc_connections: series(&grpc_connections, ["Proxy"]),
+            full_channels: series(&full_channels, ["Proxy"]),
+            agent_streams: series(&grpc_connections, ["Connect"]),
+            slowed_agents: series(&full_channels, ["Connect"]),
+            stalled_closed: registry.counter(
+                "stalled_dials_closed_total",
+                "Dials over gRPC agents that were closed because their client took nothing for ten seconds.",
             ),
             ready_backend_connections: registry.gauge(
                 "ready_backend_connections",
@@ -149,6 +166,21 @@ impl Metrics {
         Counted::new(&self.full_channels)
     }
 
+    /// Counts a call of `AgentService/Connect` until the guard is dropped.
+    pub fn agent_stream(&self) -> Counted {
+        Counted::new(&self.agent_streams)
+    }
+
+    /// Counts an agent's stream that is read more slowly just now for the sake of a dial, until the guard is dropped.
+    pub fn agent_slowed(&self) -> Counted {
+        Counted::new(&self.slowed_agents)
+    }
+
+    /// A packet has passed.
+    pub fn packet(&self, segment: Segment, kind: PacketType) {
+        self.packets.count(segment, kind);
+    }
+
     /// A packet came from a client.
     pub fn packet_received(&self, kind: PacketType) {
         self.packets.count(Segment::FromClient, kind);
@@ -159,7 +191,7 @@ impl Metrics {
         self.packets.count(Segment::ToClient, kind);
     }
 
-    /// A call of a client could not be read from or written to; its end is no error. `code` is that of gRPC as Go
+    /// A call could not be read from or written to; its end is no error. `code` is that of gRPC as Go
     /// prints it, such as `Canceled`; `packet_type` is `Unknown` where no packet was read.
     pub fn stream_error(&self, segment: Segment, code: &str, packet_type: &str) {
         self.packets.failed(segment, code, packet_type);
@@ -195,14 +227,15 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format. `ready` tells for each strategy in use, in the order of preference, how
-    /// many backends (agents, or hosts) it has to choose from; `frontend`, how often clients could not be served.
+    /// many backends (agents, or hosts) it has to choose from; `listeners`, how often clients and agents could not be
+    /// served.
     ///
     /// # Errors
     /// As [`Registry::encode`]: never, as long as the tests of this file pass.
     pub fn render(
         &self,
         ready: impl IntoIterator<Item = (Strategy, usize)>,
-        frontend: FrontendErrors,
+        listeners: ListenerErrors,
         quic: &QuicSnapshot<'_>,
     ) -> prometheus::Result<String> {
         let mut last = 0;
@@ -214,32 +247,52 @@ impl Metrics {
         // The older metric has one number only. In the reference it is that of the strategy that changed last, and an
         // agent that comes or goes changes those that it is for in their order.
         self.ready_backend_connections.set(last);
-        let accept_errors = KeptCounter {
-            name: "frontend_accept_errors_total",
-            help: "Clients that could not be accepted, for instance for want of file descriptors.",
-            value: frontend.accept,
-        };
-        let handshake_errors = KeptCounter {
-            name: "frontend_handshake_errors_total",
-            help: "TLS handshakes of clients that failed, for instance for want of a certificate.",
-            value: frontend.handshake,
-        };
-        self.registry.encode(quic, &[accept_errors, handshake_errors])
+        let kept = |name, help, value| KeptCounter { name, help, value };
+        let counters = [
+            kept(
+                "frontend_accept_errors_total",
+                "Clients that could not be accepted, for instance for want of file descriptors.",
+                listeners.accept,
+            ),
+            kept(
+                "frontend_handshake_errors_total",
+                "TLS handshakes of clients that failed, for instance for want of a certificate.",
+                listeners.handshake,
+            ),
+            kept(
+                "agent_accept_errors_total",
+                "Agents that could not be accepted over TCP, for instance for want of file descriptors.",
+                listeners.agent_accept,
+            ),
+            kept(
+                "agent_handshake_errors_total",
+                "TLS handshakes of agents over TCP that failed, for instance for want of a certificate.",
+                listeners.agent_handshake,
+            ),
+        ];
+        self.registry.encode(quic, &counters)
     }
 }
 
-/// How often clients could not be served, since the start.
+/// How often clients, and agents over TCP, could not be served, since the start.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct FrontendErrors {
+pub struct ListenerErrors {
     /// Failures to accept a client.
     pub accept: u64,
-    /// TLS handshakes that failed.
+    /// TLS handshakes with clients that failed.
     pub handshake: u64,
+    /// Failures to accept an agent.
+    pub agent_accept: u64,
+    /// TLS handshakes with agents that failed.
+    pub agent_handshake: u64,
 }
 
 impl DialMetrics for Metrics {
     /// The server's socket is the client's: what it sends into the tunnel goes to the target.
     fn dial_ended(&self, outcome: &'static str, bytes_sent: u64, bytes_received: u64, _duration: Duration) {
+        if outcome == STALLED {
+            self.stalled_closed.inc();
+        }
         self.totals.ended(outcome, bytes_sent, bytes_received);
     }
 }

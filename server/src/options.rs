@@ -3,8 +3,8 @@
 
 use clap::{ArgAction, Args};
 use konnectivity_process::{
-    duration::GoDuration, flag, float::Float32, klog::KlogOptions, layers::Settings, list::List, quic::QuicOptions,
-    slice::StringSlice,
+    byte_size::ByteSize, duration::GoDuration, flag, float::Float32, klog::KlogOptions, layers::Settings, list::List,
+    quic::QuicOptions, slice::StringSlice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,18 +55,18 @@ pub struct Options {
     #[arg(help_heading = FRONTEND)]
     pub delete_existing_uds_file: bool,
 
-    /// Lowest version of TLS on the TCP port: VersionTLS12 (the same as empty) or VersionTLS13. VersionTLS10 and
+    /// Lowest version of TLS on the TCP ports for clients and agents: VersionTLS12 (the same as empty) or VersionTLS13. VersionTLS10 and
     /// VersionTLS11 are taken with a warning and mean VersionTLS12, the lowest there is. Over QUIC it is always 1.3
     #[arg(long, value_name = "VERSION", default_value = "", help_heading = FRONTEND)]
     pub tls_min_version: String,
 
-    /// Suites of TLS 1.2 on the TCP port, with commas and by Go's names; empty: all. A list that has none of them, or
+    /// Suites of TLS 1.2 on the TCP ports for clients and agents, with commas and by Go's names; empty: all. A list that has none of them, or
     /// only such with CBC, which do not exist here, leaves TLS 1.3. TLS 1.3, and so QUIC, is never restricted
     #[arg(long, value_name = "NAMES", default_value = "", help_heading = FRONTEND)]
     pub cipher_suites: StringSlice,
 
     /// How long nothing may come from a gRPC client until it is pinged; without an answer its connection is closed. 0: two
-    /// hours; less than 1s: 1s. For agents see --quic-keep-alive-interval
+    /// hours; less than 1s: 1s. For agents see --keepalive-time and --quic-keep-alive-interval
     #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = FRONTEND)]
     pub frontend_keepalive_time: GoDuration,
 
@@ -87,7 +87,7 @@ pub struct Options {
     #[arg(help_heading = AGENTS)]
     pub allow_unauthenticated_agents: bool,
 
-    /// UDP port for agents, 1024 to 49151
+    /// Port for agents, 1024 to 49151: UDP for QUIC and TCP for gRPC, see --transport
     #[arg(long, value_name = "PORT", default_value = "8091", value_parser = flag::integer)]
     #[arg(help_heading = AGENTS)]
     pub agent_port: i64,
@@ -95,6 +95,25 @@ pub struct Options {
     /// Address of --agent-port; empty for all interfaces
     #[arg(long, value_name = "ADDRESS", default_value = "", help_heading = AGENTS)]
     pub agent_bind_address: String,
+
+    /// Over what agents are served: quic, grpc (what agents of the reference speak), or auto, which is both
+    #[arg(long, value_name = "NAME", default_value = "auto", help_heading = AGENTS)]
+    pub transport: String,
+
+    /// How long nothing may come from an agent over gRPC until it is pinged; without an answer its connection is closed
+    /// after 20s. 0: two hours; less than 1s: 1s. For agents over QUIC see --quic-keep-alive-interval
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = AGENTS)]
+    pub keepalive_time: GoDuration,
+
+    /// Bytes that may wait for the client of one dial over a gRPC agent, whose dials share a stream. Above that the
+    /// agent is read more slowly, at four times as many not at all. All of them count for --quic-memory-budget
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", help_heading = AGENTS)]
+    pub grpc_dial_buffer: ByteSize,
+
+    /// What becomes of a dial over a gRPC agent whose client has had more than --grpc-dial-buffer waiting and has taken
+    /// nothing for 10s: close (the dial ends, and others go on) or wait (others wait for it, as in the reference)
+    #[arg(long, value_name = "NAME", default_value = "close", help_heading = AGENTS)]
+    pub grpc_slow_dials: String,
 
     /// File with a secret of 32 bytes or more from which connection ids and stateless resets are made, so that agents notice a restart at
     /// once. Empty: derived from --cluster-key
@@ -203,13 +222,8 @@ pub struct Options {
     #[arg(long, value_name = "LABELS", default_value = "k8s-app=konnectivity-server", help_heading = KUBERNETES)]
     pub lease_label: String,
 
-    /// Is for agents that connect over gRPC. Those over QUIC have --quic-keep-alive-interval, and --quic-idle-timeout finds
-    /// the dead
-    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = OTHERS)]
-    pub keepalive_time: GoDuration,
-
-    /// Is the length of the reference's queues, and must be above 0. Here no data waits in a queue:
-    /// --quic-stream-receive-window bounds what a dial may hold
+    /// Is the length of the reference's queues, and must be above 0. Here --quic-stream-receive-window and
+    /// --grpc-dial-buffer bound what a dial may hold
     #[arg(long, value_name = "NUMBER", default_value = "10", value_parser = flag::integer, help_heading = OTHERS)]
     pub xfr_channel_size: i64,
 
@@ -237,7 +251,7 @@ impl Settings for Options {
     const PROGRAM: &'static str = "proxy-server";
     const ROLE: &'static str = "server";
     const ABOUT: &'static str =
-        "Takes dials from clients and hands them to agents, over QUIC, that reach where clients cannot";
+        "Takes dials from clients and hands them to agents, over QUIC or gRPC, that reach where clients cannot";
     const ENVIRONMENT: &'static [(&'static str, &'static str)] = &[("server-id", "PROXY_SERVER_ID")];
     const DEPRECATED: &'static [(&'static str, &'static str)] = &[(
         "warn-on-channel-limit",

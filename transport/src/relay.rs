@@ -64,7 +64,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// A short name for metrics and logs.
-    pub fn label(&self) -> &'static str {
+    pub const fn label(&self) -> &'static str {
         match self {
             Self::Finished => "finished",
             Self::SocketFailed(_) => "socket_failed",

@@ -1,9 +1,6 @@
-//! Accepts agents, finds out who they are, and keeps them registered while they are connected.
+//! Accepts agents over QUIC, finds out who they are, and keeps them registered while they are connected.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use konnectivity_process::version;
 use konnectivity_transport::{
@@ -22,7 +19,7 @@ use konnectivity_transport::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Backend, registry::Registry};
+use super::{Backend, carrier::Carrier, placement::Placement, registry::Registry};
 use crate::worker::Worker;
 
 /// Accepts agents on all endpoints.
@@ -34,27 +31,12 @@ pub struct Acceptor {
     /// Where agents are registered.
     pub registry: Arc<Registry<Backend>>,
     /// Where connections are placed.
-    pub workers: Arc<[Worker]>,
+    pub placement: Arc<Placement>,
     /// Cancelled when the server drains: agents are told, and no more are accepted.
     pub drain: CancellationToken,
-    loads: Vec<Arc<AtomicUsize>>,
-    connections: AtomicU64,
 }
 
 impl Acceptor {
-    /// Accepts for the server called `server_id`.
-    pub fn new(
-        server_id: ServerId,
-        server_count: u32,
-        registry: Arc<Registry<Backend>>,
-        workers: Arc<[Worker]>,
-        drain: CancellationToken,
-    ) -> Arc<Self> {
-        let loads = workers.iter().map(|_| Arc::default()).collect();
-        let connections = AtomicU64::new(0);
-        Arc::new(Self { server_id, server_count, registry, workers, drain, loads, connections })
-    }
-
     /// Accepts until the endpoint is closed. Each connection is placed on the worker that has the fewest.
     pub async fn run(self: Arc<Self>, endpoint: Arc<ServerEndpoint>) {
         while let Some(incoming) = endpoint.accept().await {
@@ -63,18 +45,15 @@ impl Acceptor {
                 incoming.refuse();
                 continue;
             }
-            let load = |worker: &&Worker| self.loads[worker.index()].load(Ordering::Relaxed);
-            let Some(worker) = self.workers.iter().min_by_key(load).cloned() else { return };
+            let Some(place) = self.placement.next() else { return };
             let acceptor = self.clone();
-            let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-            let span = tracing::info_span!("connection", number, remote_addr = %incoming.remote());
-            let place = worker.clone();
-            let load = Load::add(&self.loads[worker.index()]);
+            let span = tracing::info_span!("connection", number = place.number, remote_addr = %incoming.remote());
+            let worker = place.worker.clone();
             let serve = async move {
-                acceptor.serve(incoming, number, worker).await;
-                drop(load);
+                acceptor.serve(incoming, place.number, place.worker.clone()).await;
+                drop(place);
             };
-            place.spawn(serve.instrument(span));
+            worker.spawn(serve.instrument(span));
         }
     }
 
@@ -93,11 +72,11 @@ impl Acceptor {
                 return;
             }
         };
-        let backend = Arc::new(Backend::new(&agent_id, identifiers, number, connection, worker));
+        let backend = Arc::new(Backend::new(&agent_id, identifiers, number, Carrier::Quic(connection.clone()), worker));
         let _registration = self.registry.register(backend.clone());
-        tracing::info!(%agent_id, "agent connected");
-        self.attend(&backend, control).await;
-        let reason = backend.carrier().closed().await;
+        tracing::info!(%agent_id, carrier = "quic", "agent connected");
+        self.attend(&backend, &connection, control).await;
+        let reason = connection.closed().await;
         tracing::info!(%agent_id, %reason, "agent disconnected");
     }
 
@@ -124,8 +103,7 @@ impl Acceptor {
     }
 
     /// Handles control messages until the connection is gone.
-    async fn attend(&self, backend: &Backend, mut control: ControlStream) {
-        let connection = backend.carrier();
+    async fn attend(&self, backend: &Backend, connection: &Connection, mut control: ControlStream) {
         let mut told = false;
         let mut govern = std::pin::pin!(connection.govern());
         loop {
@@ -141,7 +119,7 @@ impl Acceptor {
                     }
                 }
                 message = control.receiver.next() => match message {
-                    Ok(body) => handle(backend, body),
+                    Ok(body) => handle(backend, connection, body),
                     Err(error) => return broken(connection, &error),
                 },
             }
@@ -149,7 +127,7 @@ impl Acceptor {
     }
 }
 
-fn handle(backend: &Backend, body: ControlBody) {
+fn handle(backend: &Backend, connection: &Connection, body: ControlBody) {
     match body {
         ControlBody::Drain(drain) => {
             tracing::info!(reason = drain.reason, "agent drains");
@@ -158,10 +136,10 @@ fn handle(backend: &Backend, body: ControlBody) {
         // Tokens are not reviewed yet: an agent port without client certificates is open by the operator's wish.
         ControlBody::Token(_) => {}
         ControlBody::Hello(_) => {
-            backend.carrier().close(ConnectionCode::Protocol, "a second Hello on one connection");
+            connection.close(ConnectionCode::Protocol, "a second Hello on one connection");
         }
         ControlBody::Welcome(_) | ControlBody::Servers(_) => {
-            backend.carrier().close(ConnectionCode::Protocol, "an agent must not send a server's message");
+            connection.close(ConnectionCode::Protocol, "an agent must not send a server's message");
         }
     }
 }
@@ -179,20 +157,4 @@ fn check(hello: &Hello) -> Result<(AgentId, Identifiers), String> {
     let identifiers = Identifiers::parse(&hello.identifiers)
         .map_err(|error| format!("the agent identifiers cannot be used: {error}"))?;
     Ok((agent_id, identifiers))
-}
-
-/// Counts a connection on its worker.
-struct Load(Arc<AtomicUsize>);
-
-impl Load {
-    fn add(load: &Arc<AtomicUsize>) -> Self {
-        load.fetch_add(1, Ordering::Relaxed);
-        Self(load.clone())
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

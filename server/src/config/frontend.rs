@@ -7,8 +7,11 @@ use std::{
 
 use konnectivity_process::{check, listen::Listen, problems::Problems};
 
-use super::{Mode, Surroundings, tls};
-use crate::{frontend::listener::tls::Terms, options::Options};
+use super::Mode;
+use crate::{
+    frontend::listener::tls::{Protocol, Terms},
+    options::Options,
+};
 
 /// Longest path that a socket's address holds with the zero behind it: 108 bytes (unix(7)).
 const MOST_SOCKET_PATH: usize = 107;
@@ -47,12 +50,7 @@ pub struct TcpFrontend {
 }
 
 /// What the options say of the frontend.
-pub(super) fn check(
-    options: &Options,
-    surroundings: Surroundings,
-    problems: &mut Problems,
-    notices: &mut Vec<String>,
-) -> Option<(Mode, Frontend)> {
+pub(super) fn check(options: &Options, terms: &Terms, problems: &mut Problems) -> Option<(Mode, Frontend)> {
     let mode = match options.mode.as_str() {
         "grpc" => Some(Mode::Grpc),
         "http-connect" => Some(Mode::HttpConnect),
@@ -63,8 +61,11 @@ pub(super) fn check(
         }
     };
     let known_mode = mode.unwrap_or(Mode::Grpc);
-    // Flags that have no meaning for a Unix socket are checked, as the reference does.
-    let terms = tls::check(options, known_mode, surroundings, problems, notices);
+    let protocol = match known_mode {
+        Mode::Grpc => terms.protocol,
+        Mode::HttpConnect => Protocol::Http1,
+    };
+    let terms = Terms { protocol, ..terms.clone() };
     let frontend = if options.uds_name.is_empty() {
         tcp_frontend(options, terms, problems).map(Frontend::Tcp)
     } else {

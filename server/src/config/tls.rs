@@ -1,10 +1,10 @@
-//! What the options say of TLS on the TCP port for clients: the lowest version, and the suites of TLS 1.2.
+//! What the options say of TLS on the TCP ports for clients and agents: the lowest version, and the suites of TLS 1.2.
 
 use konnectivity_process::problems::Problems;
 use rustls::CipherSuite;
 
 use crate::{
-    config::{Mode, Surroundings},
+    config::Surroundings,
     frontend::listener::tls::{Protocol, Terms},
     options::Options,
 };
@@ -46,18 +46,14 @@ const SUITES: [Named; 13] = [
     ),
 ];
 
-/// What handshakes with clients may agree on. What is taken and means something else than it says goes to `notices`.
+/// What handshakes with peers that speak gRPC may agree on. What is taken and means something else than it says goes to `notices`.
 pub(super) fn check(
     options: &Options,
-    mode: Mode,
     surroundings: Surroundings,
     problems: &mut Problems,
     notices: &mut Vec<String>,
 ) -> Terms {
-    let protocol = match mode {
-        Mode::Grpc => Protocol::Http2 { demand_alpn: surroundings.enforce_alpn },
-        Mode::HttpConnect => Protocol::Http1,
-    };
+    let protocol = Protocol::Http2 { demand_alpn: surroundings.enforce_alpn };
     let only_tls13 = only_tls13(&options.tls_min_version, problems, notices);
     let cipher_suites = cipher_suites(&options.cipher_suites.0, problems, notices);
     Terms { protocol, only_tls13, cipher_suites }

@@ -1,24 +1,20 @@
 //! Why a dial was not answered with success: what is counted, logged, and told to the client.
 
-use konnectivity_transport::stream::{MessageError, ReceiveError, SendMessageError};
+use konnectivity_transport::stream::SendMessageError;
 
-use crate::metrics::DialFailure;
+use crate::{backend::carrier::AskError, metrics::DialFailure};
 
 /// Why a dial was not answered with success.
 #[derive(Debug)]
 pub enum Failure {
     /// No connected agent serves the target.
     NoAgent,
-    /// The request could not be sent.
-    Send(SendMessageError),
-    /// The agent went away, or sent no reply that can be read.
-    Reply(MessageError),
+    /// The agent has not connected the target.
+    Ask(AskError),
     /// The request could not be sent within the limit: the agent lets no more streams be opened.
     SendTimedOut,
     /// No answer within the limit.
     TimedOut,
-    /// The agent's answer: it could not connect.
-    Refused(String),
     /// The client has left, or has given the dial up.
     ClientLeft,
     /// The server stops.
@@ -26,22 +22,19 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether another agent may be tried: the first was lost before it answered.
+    /// Whether another agent may be tried: the first was lost before it can have connected.
     pub fn agent_lost(&self) -> bool {
-        matches!(
-            self,
-            Self::Send(SendMessageError::Send(_)) | Self::Reply(MessageError::Receive(ReceiveError::Lost(_)))
-        )
+        matches!(self, Self::Ask(error) if error.may_ask_another())
     }
 
     /// The reason under which the reference counts it (compat 2.5 and 3.4).
     pub fn reason(&self) -> Option<DialFailure> {
         match self {
             Self::NoAgent => Some(DialFailure::NoAgent),
-            Self::Send(SendMessageError::Encode(_)) => None,
-            Self::Send(_) | Self::Reply(_) | Self::Stopping => Some(DialFailure::BackendClose),
+            Self::Ask(AskError::Send(SendMessageError::Encode(_))) => None,
+            Self::Ask(AskError::Refused(_)) => Some(DialFailure::ErrorResponse),
+            Self::Ask(_) | Self::Stopping => Some(DialFailure::BackendClose),
             Self::SendTimedOut | Self::TimedOut => Some(DialFailure::BackendDialTimeout),
-            Self::Refused(..) => Some(DialFailure::ErrorResponse),
             Self::ClientLeft => Some(DialFailure::FrontendClose),
         }
     }
@@ -50,12 +43,11 @@ impl Failure {
     pub fn describe(&self) -> (&'static str, String) {
         match self {
             Self::NoAgent => ("no_agent", "no agent for this target is connected".into()),
-            Self::Send(error @ SendMessageError::Encode(_)) => ("bad_request", error.to_string()),
-            Self::Send(error) => ("agent_lost", error.to_string()),
-            Self::Reply(error) => ("agent_lost", error.to_string()),
+            Self::Ask(AskError::Send(error @ SendMessageError::Encode(_))) => ("bad_request", error.to_string()),
+            Self::Ask(AskError::Refused(text)) => ("dial_failed", text.clone()),
+            Self::Ask(error) => ("agent_lost", error.to_string()),
             Self::SendTimedOut => ("timed_out", "the agent took no request within --backend-dial-timeout".into()),
             Self::TimedOut => ("timed_out", "no answer from the agent within --backend-dial-timeout".into()),
-            Self::Refused(text) => ("dial_failed", text.clone()),
             Self::ClientLeft => ("client_left", "the client left before its dial was answered".into()),
             Self::Stopping => ("drain_deadline", "the server stops".into()),
         }

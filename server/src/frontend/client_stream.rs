@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -73,6 +74,18 @@ impl ClientStream {
         match &self.0 {
             Kind::Tls(stream) => stream.get_ref().1.alpn_protocol(),
             Kind::Tcp(_) | Kind::Unix(_) => None,
+        }
+    }
+
+    /// The address at the other end.
+    ///
+    /// # Errors
+    /// When the client is gone, and for a Unix socket, which has none.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.peer_addr(),
+            Kind::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+            Kind::Tls(stream) => stream.get_ref().0.stream()?.peer_addr(),
         }
     }
 

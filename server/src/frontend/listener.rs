@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io,
+    net::SocketAddr,
     os::unix::net::UnixListener as StdUnixListener,
     path::Path,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -75,6 +76,14 @@ impl Listener {
     pub fn tls(socket: std::net::TcpListener, settings: tls::Settings) -> io::Result<Self> {
         tls::prepare(&socket)?;
         Ok(Self(Bound::Tls(socket, settings)))
+    }
+
+    /// Where a TCP socket listens; for messages.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Bound::Unix(..) => None,
+            Bound::Tls(socket, _) => socket.local_addr().ok(),
+        }
     }
 
     /// Accepts clients until `stop`, and gives each to `on_client`. Clients in the middle of a TLS handshake are

@@ -1,4 +1,4 @@
-//! Packets of the gRPC frontend. The reference counts those between server and agent, too; over QUIC there are none.
+//! Packets of gRPC, between clients and server and between server and agents. Over QUIC there are none.
 
 use std::time::Duration;
 
@@ -26,13 +26,22 @@ pub enum Segment {
     FromClient,
     /// From the server to a client.
     ToClient,
+    /// From an agent to the server.
+    FromAgent,
+    /// From the server to an agent.
+    ToAgent,
 }
+
+/// Every segment, at the place of its number.
+const SEGMENTS: [Segment; 4] = [Segment::FromClient, Segment::ToClient, Segment::FromAgent, Segment::ToAgent];
 
 impl Segment {
     fn name(self) -> &'static str {
         match self {
             Self::FromClient => "from_client",
             Self::ToClient => "to_client",
+            Self::FromAgent => "from_agent",
+            Self::ToAgent => "to_agent",
         }
     }
 }
@@ -40,8 +49,8 @@ impl Segment {
 /// What is counted of packets.
 #[derive(Debug)]
 pub(super) struct PacketMetrics {
-    received: [Series<IntCounter>; KINDS.len()],
-    sent: [Series<IntCounter>; KINDS.len()],
+    /// By segment, then by type.
+    packets: [[Series<IntCounter>; KINDS.len()]; SEGMENTS.len()],
     errors: IntCounterVec,
     write_duration: Series<Histogram>,
 }
@@ -61,8 +70,7 @@ impl PacketMetrics {
             &LATENCY_BUCKETS,
         );
         Self {
-            received: of(Segment::FromClient),
-            sent: of(Segment::ToClient),
+            packets: SEGMENTS.map(of),
             errors: registry.counters(
                 "stream_errors_total",
                 "Count of gRPC stream errors, by segment, grpc Code, packet type. \
@@ -74,11 +82,7 @@ impl PacketMetrics {
     }
 
     pub(super) fn count(&self, segment: Segment, kind: PacketType) {
-        let counters = match segment {
-            Segment::FromClient => &self.received,
-            Segment::ToClient => &self.sent,
-        };
-        counters[kind as usize].inc();
+        self.packets[segment as usize][kind as usize].inc();
     }
 
     pub(super) fn failed(&self, segment: Segment, code: &str, packet_type: &str) {
@@ -100,5 +104,8 @@ mod tests {
             assert_eq!(kind as usize, place);
         }
         assert!(PacketType::try_from(KINDS.len() as i32).is_err());
+        for (place, segment) in SEGMENTS.into_iter().enumerate() {
+            assert_eq!(segment as usize, place);
+        }
     }
 }

@@ -33,6 +33,7 @@ const REFERENCE: [&str; 18] = [
 /// Uses everything once.
 fn touch(metrics: &Metrics) {
     drop((metrics.http_connection(), metrics.grpc_connection(), metrics.channel_full(), metrics.pending_dial()));
+    drop((metrics.agent_stream(), metrics.agent_slowed()));
     drop(metrics.established_connection());
     metrics.dial_established(Duration::from_micros(500));
     metrics.frontend_write(Duration::from_micros(5));
@@ -51,7 +52,7 @@ fn metrics_document() {
     let metrics = Metrics::new();
     touch(&metrics);
     let quic = document::one_connection(&["agent_id", "connection"]);
-    let scrape = metrics.render([(Strategy::Default, 2)], FrontendErrors::default(), &quic).unwrap();
+    let scrape = metrics.render([(Strategy::Default, 2)], ListenerErrors::default(), &quic).unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     document::check_document(&path, "proxy-server", &scrape, PREFIX, &REFERENCE);
 }
@@ -61,7 +62,7 @@ fn metrics_document() {
 fn nothing_is_shown_before_its_first_use_but_what_the_reference_shows() {
     let metrics = Metrics::new();
     let ready = [(Strategy::Default, 0), (Strategy::DestHost, 0)];
-    let before = metrics.render(ready, FrontendErrors::default(), &QuicSnapshot::default()).unwrap();
+    let before = metrics.render(ready, ListenerErrors::default(), &QuicSnapshot::default()).unwrap();
     for name in REFERENCE {
         assert_eq!(!family(&before, name).is_empty(), FROM_THE_START.contains(&name), "{name}");
     }
@@ -76,8 +77,16 @@ fn nothing_is_shown_before_its_first_use_but_what_the_reference_shows() {
     let after = text(&metrics);
     for (name, samples) in [
         ("dial_failure_count", "{reason=\"no_agent\"} 1\n"),
-        ("full_receive_channels", "{service_method=\"Proxy\"} 0\n"),
-        ("grpc_connections", "{service_method=\"Proxy\"} 0\n"),
+        (
+            "full_receive_channels",
+            "{service_method=\"Connect\"} 0\nkonnectivity_network_proxy_server_full_receive_channels\
+             {service_method=\"Proxy\"} 0\n",
+        ),
+        (
+            "grpc_connections",
+            "{service_method=\"Connect\"} 0\nkonnectivity_network_proxy_server_grpc_connections\
+             {service_method=\"Proxy\"} 0\n",
+        ),
         ("stream_errors_total", "{code=\"Canceled\",packet_type=\"Unknown\",segment=\"from_client\"} 1\n"),
         ("lease_list_total", "{http_status_code=\"500\",reason=\"InternalError\"} 1\n"),
     ] {
@@ -95,7 +104,7 @@ fn nothing_is_shown_before_its_first_use_but_what_the_reference_shows() {
 }
 
 fn text(metrics: &Metrics) -> String {
-    metrics.render([(Strategy::Default, 2)], FrontendErrors::default(), &QuicSnapshot::default()).unwrap()
+    metrics.render([(Strategy::Default, 2)], ListenerErrors::default(), &QuicSnapshot::default()).unwrap()
 }
 
 /// The family as the reference's tests compare it: HELP, TYPE and samples as a whole.
@@ -185,14 +194,14 @@ fn failures_have_the_references_reasons() {
 fn strategies_in_use_are_shown_and_the_deprecated_gauge_follows_the_last_with_an_agent() {
     let metrics = Metrics::new();
     let ready = [(Strategy::DestHost, 1), (Strategy::Default, 4)];
-    let text = metrics.render(ready, FrontendErrors { accept: 3, handshake: 2 }, &QuicSnapshot::default()).unwrap();
+    let text = metrics.render(ready, ListenerErrors { accept: 3, handshake: 2 }, &QuicSnapshot::default()).unwrap();
     assert!(family(&text, "ready_backend_connections").ends_with(" 4\n"));
     let both = family(&text, "ready_backends");
     assert!(both.contains("=\"default\"} 4\n") && both.contains("=\"destHost\"} 1\n"), "{both}");
     assert_eq!(both.lines().count(), 4);
     for (default, hosts, shown) in [(3, 0, 3), (3, 2, 2), (0, 0, 0)] {
         let ready = [(Strategy::Default, default), (Strategy::DestHost, hosts)];
-        let text = metrics.render(ready, FrontendErrors::default(), &QuicSnapshot::default()).unwrap();
+        let text = metrics.render(ready, ListenerErrors::default(), &QuicSnapshot::default()).unwrap();
         assert!(family(&text, "ready_backend_connections").ends_with(&format!(" {shown}\n")));
     }
     assert!(family(&text, "frontend_accept_errors_total").ends_with("_total 3\n"));

@@ -11,7 +11,10 @@ use super::{
     rpc::{End, Rpc, close_dial, close_request, dial_request},
     socket::GrpcSocket,
 };
-use crate::dial::{client::Client, failure::Failure};
+use crate::{
+    backend::carrier::AskError,
+    dial::{client::Client, failure::Failure},
+};
 
 /// What a dial on an RPC that has one already is told.
 pub const ONE_DIAL: &str = "one dial at a time on a stream";
@@ -91,9 +94,13 @@ impl Client for GrpcClient {
             Failure::ClientLeft => None,
             Failure::NoAgent => Some("No agent available".to_owned()),
             Failure::SendTimedOut | Failure::TimedOut => Some(TIMED_OUT.to_owned()),
-            Failure::Refused(text) => Some(text),
-            Failure::Send(error) => Some(error.to_string()),
-            Failure::Reply(error) => Some(format!("the agent was lost before it answered: {error}")),
+            Failure::Ask(AskError::Refused(text)) => Some(text),
+            Failure::Ask(AskError::Send(error)) => Some(error.to_string()),
+            Failure::Ask(AskError::GivenUp) => {
+                self.rpc.send_packet(&Packet::close_dial(self.random));
+                None
+            }
+            Failure::Ask(error) => Some(format!("the agent was lost before it answered: {error}")),
             Failure::Stopping => Some("the server stops".to_owned()),
         };
         if let Some(text) = text {

@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use goodbye::Goodbye;
+use pace::PingPolicy;
 use sent::Sent;
 use walk::Walker;
 
@@ -81,6 +82,13 @@ impl<S> Http2Socket<S> {
             output: Queue::default(),
             goodbye: Goodbye::default(),
         }
+    }
+
+    /// The same for a peer that may ping more often or less.
+    pub fn with_pings(socket: S, watch: Arc<Watch>, pings: PingPolicy) -> Self {
+        let mut socket = Self::new(socket, watch);
+        socket.walker.pace().set_pings(pings);
+        socket
     }
 
     /// Octets held on the heap now, but for the header table.

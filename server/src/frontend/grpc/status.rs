@@ -12,9 +12,17 @@ const CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The only service and method here.
-const SERVICE: &str = "ProxyService";
-const METHOD: &str = "Proxy";
+/// The one service of a port, and its one method.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    name: &'static str,
+    method: &'static str,
+}
+
+/// What clients call.
+pub const CLIENT_SERVICE: Service = Service { name: "ProxyService", method: "Proxy" };
+/// What agents call.
+pub const AGENT_SERVICE: Service = Service { name: "AgentService", method: "Connect" };
 
 /// gRPC's status codes, those that this server gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +30,8 @@ const METHOD: &str = "Proxy";
 pub enum Code {
     /// The end that was wished for.
     Ok = 0,
+    /// An error of the reference that is no status of gRPC.
+    Unknown = 2,
     /// Not a gRPC request.
     InvalidArgument = 3,
     /// A message is too large.
@@ -114,10 +124,18 @@ pub fn accepted() -> Response<()> {
 /// # Errors
 /// The whole answer, to be sent with the end of the stream.
 pub fn check(request: &Parts) -> Result<(), Box<Response<()>>> {
-    refusal_of(request).map_or(Ok(()), |(status, http)| Err(Box::new(status.refusal_with(http))))
+    check_for(request, &CLIENT_SERVICE)
 }
 
-fn refusal_of(request: &Parts) -> Option<(Status, StatusCode)> {
+/// The same for a port with another service.
+///
+/// # Errors
+/// The whole answer, to be sent with the end of the stream.
+pub fn check_for(request: &Parts, service: &Service) -> Result<(), Box<Response<()>>> {
+    refusal_of(request, service).map_or(Ok(()), |(status, http)| Err(Box::new(status.refusal_with(http))))
+}
+
+fn refusal_of(request: &Parts, of_port: &Service) -> Option<(Status, StatusCode)> {
     let headers = &request.headers;
     // A second `:authority` never comes as far as this: HTTP/2 refuses it.
     let hosts = headers.get_all(HOST).iter().count();
@@ -144,7 +162,7 @@ fn refusal_of(request: &Parts) -> Option<(Status, StatusCode)> {
         return Some((Status::new(Code::Internal, message), StatusCode::METHOD_NOT_ALLOWED));
     }
     let path = request.uri.path_and_query().map_or("", |path| path.as_str());
-    let status = unknown_path(path).or_else(|| unknown_encoding(headers))?;
+    let status = unknown_path(path, of_port).or_else(|| unknown_encoding(headers))?;
     Some((status, StatusCode::OK))
 }
 
@@ -153,14 +171,14 @@ fn is_grpc(content: &[u8]) -> bool {
     content.strip_prefix(CONTENT.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-fn unknown_path(path: &str) -> Option<Status> {
+fn unknown_path(path: &str, of_port: &Service) -> Option<Status> {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
         return Some(Status::new(Code::Unimplemented, format!("malformed method name: {path:?}")));
     };
-    let message = match (service, method) {
-        (SERVICE, METHOD) => return None,
-        (SERVICE, _) => format!("unknown method {method} for service {service}"),
-        _ => format!("unknown service {service}"),
+    let message = match service == of_port.name {
+        true if method == of_port.method => return None,
+        true => format!("unknown method {method} for service {service}"),
+        false => format!("unknown service {service}"),
     };
     Some(Status::new(Code::Unimplemented, message))
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::reply;
 use crate::{
+    backend::carrier::AskError,
     dial::{client::Client, failure::Failure},
     frontend::{
         client_stream::{ClientStream, DetachedClient},
@@ -74,11 +75,11 @@ impl Client for ConnectClient {
         let bytes = match failure {
             Failure::ClientLeft => return,
             Failure::NoAgent => reply::NO_AGENT.to_vec(),
-            Failure::Send(error) => reply::send_failed(&error.to_string()),
-            Failure::Reply(_) | Failure::Stopping => reply::agent_lost("context canceled"),
+            Failure::Ask(AskError::Refused(text)) => reply::dial_error(&text),
+            Failure::Ask(AskError::Send(error)) => reply::send_failed(&error.to_string()),
+            Failure::Ask(_) | Failure::Stopping => reply::agent_lost("context canceled"),
             Failure::SendTimedOut => reply::SEND_TIMED_OUT.to_vec(),
             Failure::TimedOut => reply::DIAL_TIMED_OUT.to_vec(),
-            Failure::Refused(text) => reply::dial_error(&text),
         };
         linger::close_with(self.stream, &bytes).await;
     }

@@ -69,20 +69,24 @@ pub struct Settings {
     protocol: Protocol,
 }
 
-/// What the server demands of clients: `terms`, a certificate from one of `client_roots`, and the protocol of the terms
+/// What the server demands of clients: `terms`, a certificate from one of `client_roots` if there are any, and the protocol of the terms
 /// if they name protocols at all.
 ///
 /// There are no session tickets: every client's certificate is verified anew, and kube-apiserver would not use them.
 ///
 /// # Errors
 /// When the server's certificate can't be used with its key, or the roots not at all.
-pub fn settings(identity: &Identity, client_roots: Arc<RootCertStore>, terms: &Terms) -> Result<Settings, TlsError> {
+pub fn settings(
+    identity: &Identity,
+    client_roots: Option<Arc<RootCertStore>>,
+    terms: &Terms,
+) -> Result<Settings, TlsError> {
     let mut cryptography = Arc::unwrap_or_clone(provider());
     cryptography.cipher_suites.retain(|suite| terms.allow(suite));
     let speaks_tls12 = cryptography.cipher_suites.iter().any(|suite| suite.tls13().is_none());
     let versions: &[&'static SupportedProtocolVersion] = if speaks_tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
     let alpn = [terms.protocol.alpn()];
-    let mut config = restricted_server_config(identity, Some(client_roots), &alpn, Arc::new(cryptography), versions)?;
+    let mut config = restricted_server_config(identity, client_roots, &alpn, Arc::new(cryptography), versions)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Settings { config: Arc::new(config), protocol: terms.protocol })

@@ -6,11 +6,28 @@ use std::time::Duration;
 
 use super::head::{Head, flag, kind};
 
-/// How often a client may ping while it has streams: grpc-go's default enforcement policy.
-const PING_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// How often a peer may ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PingPolicy {
+    /// While it has streams.
+    pub with_streams: Duration,
+    /// Without any.
+    pub without: Duration,
+}
 
-/// How often it may ping without streams, which grpc-go calls none.
-const IDLE_PING_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+impl PingPolicy {
+    /// For clients: grpc-go's default enforcement policy, which calls the pause without streams none.
+    pub const CLIENT: Self =
+        Self { with_streams: Duration::from_secs(5 * 60), without: Duration::from_secs(2 * 60 * 60) };
+    /// For agents: what the reference's server sets on its port for them.
+    pub const AGENT: Self = Self { with_streams: Duration::from_secs(30), without: Duration::from_secs(30) };
+}
+
+impl Default for PingPolicy {
+    fn default() -> Self {
+        Self::CLIENT
+    }
+}
 
 /// Pings too early that are overlooked, as in grpc-go.
 const MAX_PING_STRIKES: u8 = 2;
@@ -70,6 +87,7 @@ impl Violation {
 /// Counts the frames of one connection.
 #[derive(Debug, Default)]
 pub struct Pace {
+    pings: PingPolicy,
     now: Duration,
     turn_cost: u32,
     /// The second that is counted, and what it has cost.
@@ -84,6 +102,11 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// How often the client may ping, from now on.
+    pub fn set_pings(&mut self, pings: PingPolicy) {
+        self.pings = pings;
+    }
+
     /// What follows happens at `now`, counted from the connection's begin.
     pub fn set_now(&mut self, now: Duration) {
         self.now = now;
@@ -168,7 +191,7 @@ impl Pace {
             self.strikes = 0;
             return;
         }
-        let interval = if self.streams.open.is_empty() { IDLE_PING_INTERVAL } else { PING_INTERVAL };
+        let interval = if self.streams.open.is_empty() { self.pings.without } else { self.pings.with_streams };
         if last.is_some_and(|last| self.now.saturating_sub(last) < interval) {
             self.strikes += 1;
         }

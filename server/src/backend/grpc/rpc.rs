@@ -1,0 +1,252 @@
+//! One `Connect` of an agent: registered while it lasts, packets in and packets out.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use h2::{RecvStream, server::SendResponse};
+use konnectivity_transport::{
+    id::AgentId,
+    identifier::Identifiers,
+    link::Link,
+    packet::{
+        PacketType,
+        frame::PacketBuf,
+        message::{DecodeError, Decoder},
+    },
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    agent::GrpcAgent,
+    connection::Shared,
+    hello, packets,
+    stream::{Incoming, Outgoing},
+};
+use crate::{
+    backend::{Backend, carrier::Carrier},
+    frontend::grpc::status::{Code, Status},
+    metrics::{Metrics, Segment},
+};
+
+/// Bytes of room that are asked for at a time: more than one DATA packet has.
+const ROOM_BYTES: usize = 64 * 1024;
+
+/// Packets that are sent, or pieces that are taken, before the other tasks of the thread have their turn.
+const A_TURN: usize = 64;
+
+/// How long an agent stays after the server has begun to drain although it has no dial: clients that came before may
+/// still ask for one.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How often a draining server looks whether an agent's last dial has ended.
+const DRAIN_CHECK: Duration = Duration::from_millis(100);
+
+/// How long the end of an RPC may take that its agent does not read.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// How an agent's stream ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    /// The agent has ended its half.
+    #[error("the agent has ended its stream")]
+    HalfClosed,
+    /// It has ended in the middle of a message.
+    #[error("unexpected EOF")]
+    Cut,
+    /// The RPC was cancelled or its connection is gone.
+    #[error("the agent's connection is gone: {0}")]
+    Left(io::Error),
+    /// What it sent is no packet.
+    #[error("the agent sent no packet: {0}")]
+    Malformed(#[from] DecodeError),
+    /// The server has drained, or stops.
+    #[error("the server stops")]
+    Stopped,
+}
+
+/// An accepted `Connect`.
+pub struct Connect {
+    pub(super) shared: Arc<Shared>,
+    /// Which connection, or RPC, of this process it is.
+    pub(super) number: u64,
+    pub(super) agent_id: AgentId,
+    pub(super) identifiers: Identifiers,
+    pub(super) receive: RecvStream,
+    pub(super) respond: SendResponse<PacketBuf>,
+}
+
+impl Connect {
+    /// Answers the agent, then serves it until its stream ends.
+    ///
+    /// # Cancel safety
+    /// Cancelling ends every dial and resets the stream.
+    pub async fn serve(self) {
+        let Self { shared, number, agent_id, identifiers, receive, respond } = self;
+        let port = shared.port.clone();
+        let _counted = port.metrics.agent_stream();
+        // The headers go before the agent can be picked, as in the reference: it waits for them without a limit.
+        let Ok(mut outgoing) = Outgoing::respond(respond, hello::answer(&port.server_id, port.server_count)) else {
+            return;
+        };
+        let link = Link::new(port.link.clone(), port.budget.clone());
+        let agent = GrpcAgent::new(link, shared.remote);
+        let _lost = LoseOnDrop(agent.clone());
+        let carrier = Carrier::Grpc(agent.clone());
+        let backend = Arc::new(Backend::new(&agent_id, identifiers, number, carrier, shared.worker.clone()));
+        let registration = port.registry.register(backend.clone());
+        tracing::info!(%agent_id, carrier = "grpc", "agent connected");
+        let end = tokio::select! {
+            end = read(&shared, &agent, &backend, Incoming::new(receive)) => end,
+            end = write(&agent, &mut outgoing, &port.metrics) => end,
+            () = drained(&shared, &agent) => End::Stopped,
+        };
+        drop(registration);
+        agent.lose(end.to_string());
+        tracing::info!(%agent_id, reason = %end, "agent disconnected");
+        conclude(&end, outgoing, &port.metrics).await;
+    }
+}
+
+/// Tells the agent how its RPC ended.
+async fn conclude(end: &End, outgoing: Outgoing, metrics: &Metrics) {
+    let (status, counted) = match end {
+        End::HalfClosed => (Some(Status::ok()), None),
+        End::Cut => (Some(Status::new(Code::Internal, end.to_string())), Some("Internal")),
+        End::Malformed(error) => {
+            let status = Status::from(error);
+            let name = if status.code == Code::ResourceExhausted { "ResourceExhausted" } else { "Internal" };
+            (Some(status), Some(name))
+        }
+        End::Stopped => (Some(Status::new(Code::Unavailable, end.to_string())), None),
+        // What waits for the agent is dropped.
+        End::Left(_) => (None, Some("Canceled")),
+    };
+    if let Some(code) = counted {
+        metrics.stream_error(Segment::FromAgent, code, "Unknown");
+    }
+    match status {
+        Some(status) => {
+            let _ = tokio::time::timeout(END_LIMIT, outgoing.end(&status)).await;
+        }
+        None => outgoing.reset(),
+    }
+}
+
+/// Ends the dials of a stream whose task is dropped.
+struct LoseOnDrop(GrpcAgent);
+
+impl Drop for LoseOnDrop {
+    fn drop(&mut self) {
+        self.0.lose("the server stops");
+    }
+}
+
+/// Takes what the agent sends. While a dial's client takes too little, the stream is read more slowly.
+async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incoming: Incoming) -> End {
+    let metrics = &shared.port.metrics;
+    let drain = || {
+        tracing::info!(agent_id = %backend.name(), "agent drains");
+        backend.drain();
+    };
+    let mut decoder = Decoder::default();
+    let mut turn = 0;
+    loop {
+        let bytes = match poll_fn(|cx| incoming.poll_data(cx)).await {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => return End::Left(error),
+            None if decoder.is_between_messages() => return End::HalfClosed,
+            None => return End::Cut,
+        };
+        shared.heard.store(true, Ordering::Relaxed);
+        let length = bytes.len();
+        decoder.push(bytes);
+        loop {
+            match decoder.next() {
+                Ok(Some(event)) => packets::take(agent, event, metrics, drain),
+                Ok(None) => break,
+                Err(error) => return error.into(),
+            }
+        }
+        relief(agent, metrics).await;
+        incoming.release(length);
+        turn += 1;
+        if turn % A_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Waits until more may be read.
+async fn relief(agent: &GrpcAgent, metrics: &Metrics) {
+    let mut relief = pin!(agent.link.relief());
+    if poll_fn(|cx| Poll::Ready(relief.as_mut().poll(cx).is_ready())).await {
+        return;
+    }
+    let _slowed = metrics.agent_slowed();
+    relief.await;
+}
+
+/// Sends what the agent is to have.
+async fn write(agent: &GrpcAgent, outgoing: &mut Outgoing, metrics: &Metrics) -> End {
+    let mut turn = 0;
+    poll_fn(|cx| {
+        loop {
+            match ready!(poll_write(cx, agent, outgoing)) {
+                Ok(Some(kind)) => metrics.packet(Segment::ToAgent, kind),
+                Ok(None) => return Poll::Ready(End::Stopped),
+                Err(error) => return Poll::Ready(End::Left(error)),
+            }
+            turn += 1;
+            if turn % A_TURN == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// Sends one packet. `None`: there will be no more.
+fn poll_write(
+    cx: &mut Context<'_>,
+    agent: &GrpcAgent,
+    outgoing: &mut Outgoing,
+) -> Poll<io::Result<Option<PacketType>>> {
+    let room = ready!(outgoing.poll_room(cx, ROOM_BYTES))?;
+    let next = match agent.requests.poll_request(cx) {
+        Poll::Ready(request) => Some((PacketType::DialReq, PacketBuf::control(&request))),
+        Poll::Pending => match agent.link.poll_send(cx, room) {
+            Poll::Ready(next) => next,
+            Poll::Pending => {
+                outgoing.rest();
+                return Poll::Pending;
+            }
+        },
+    };
+    let Some((kind, packet)) = next else { return Poll::Ready(Ok(None)) };
+    outgoing.send(packet)?;
+    Poll::Ready(Ok(Some(kind)))
+}
+
+/// Waits until the server is to let go of the agent: its dials have ended after the server has begun to drain, or their
+/// time is over. A GOAWAY would do none of that: an agent of the reference cuts its dials when it sees one.
+async fn drained(shared: &Shared, agent: &GrpcAgent) {
+    let port = &shared.port;
+    let idle = async {
+        port.drain.cancelled().await;
+        sleep_until(Instant::now() + DRAIN_GRACE).await;
+        while agent.open_dials() > 0 {
+            sleep(DRAIN_CHECK).await;
+        }
+    };
+    tokio::select! {
+        () = idle => {}
+        () = port.close.cancelled() => {}
+    }
+}
