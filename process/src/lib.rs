@@ -28,6 +28,7 @@ pub mod log_file;
 pub mod logging;
 pub mod metrics;
 pub mod open_files;
+pub mod percent;
 pub mod problems;
 pub mod profile;
 pub mod proxy_environment;
