@@ -9,13 +9,15 @@ use konnectivity_process::{
 };
 use konnectivity_transport::{
     connection::ConnectionLost,
+    packet::PacketType,
     wire::{code::ConnectionCode, message::DialErrorKind},
 };
 use prometheus::{Histogram, IntCounterVec, IntGauge};
 
-use self::leases::LeaseMetrics;
+use self::{leases::LeaseMetrics, packets::PacketMetrics};
 
 mod leases;
+mod packets;
 
 const PREFIX: &str = "konnectivity_network_proxy_agent_";
 
@@ -33,6 +35,7 @@ pub struct Metrics {
     known_servers: IntGauge,
     endpoint_connections: Series<IntGauge>,
     stream_errors: IntCounterVec,
+    packets: PacketMetrics,
     /// Of leases, which nobody reads yet.
     #[allow(dead_code, reason = "nobody lists leases yet")]
     pub leases: LeaseMetrics,
@@ -74,6 +77,7 @@ impl Metrics {
                  (example: from_agent, Code.Unavailable, DIAL_RSP)",
                 &["segment", "code", "packet_type"],
             ),
+            packets: PacketMetrics::new(&registry),
             leases: LeaseMetrics::new(&registry),
             totals: DialTotals::new(&registry),
             registry,
@@ -103,10 +107,25 @@ impl Metrics {
             ConnectionLost::Closed { code, .. } => matches!(code, Some(Drained | DrainDeadline | Stopping)),
             _ => false,
         };
-        if !stopped {
+        self.stream_lost((!stopped).then_some("Unavailable"));
+    }
+
+    /// The same over gRPC, whose code tells how; `None` for an end that is no error.
+    pub fn stream_lost(&self, code: Option<&'static str>) {
+        if let Some(code) = code {
             self.server_failures.with_label_values(&["from_server"]).inc();
-            self.stream_errors.with_label_values(&["to_agent", "Unavailable", "Unknown"]).inc();
+            self.stream_errors.with_label_values(&["to_agent", code, "Unknown"]).inc();
         }
+    }
+
+    /// A packet goes to a server over gRPC.
+    pub fn packet_sent(&self, kind: PacketType) {
+        self.packets.sent(kind);
+    }
+
+    /// A packet has come from a server over gRPC.
+    pub fn packet_received(&self, kind: PacketType) {
+        self.packets.received(kind);
     }
 
     /// Counts a connection to a target until the guard is dropped.
