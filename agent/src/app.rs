@@ -1,19 +1,19 @@
 //! Builds the parts, joins them, drains them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
-use dashmap::DashMap;
 use konnectivity_process::{
     admin,
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
-    connection::Connection,
     control::HELLO_LIMIT,
     endpoint::HANDSHAKE_LIMIT,
-    id::ServerId,
     tls::{self, Identity, TUNNEL_ALPN},
     wire::code::ConnectionCode,
 };
@@ -25,7 +25,13 @@ use crate::{
     config::{Config, Tls},
     dial::Dials,
     metrics::Metrics,
-    server_connection::Connector,
+    server_connection::{
+        Connector, Shared,
+        carriers::AgentCarriers,
+        choice::{Choice, UNSTABLE_HEAD_START},
+        quic::QuicConnector,
+        served::Served,
+    },
     server_set::{self, ServerSetSettings, ServerSetStatus},
 };
 
@@ -49,7 +55,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     let metrics = Arc::new(Metrics::new());
     let budget = MemoryBudget::new(config.quic.memory_budget);
-    let served = Arc::new(DashMap::new());
+    let served = Arc::new(Served::new(metrics.clone()));
     let (status, watched) = watch::channel(ServerSetStatus::default());
     let dials_stop = CancellationToken::new();
     // The reference's agent never ends by itself: a drain only tells the servers to prefer others.
@@ -63,12 +69,13 @@ pub async fn run(config: Config) -> Result<()> {
         health_port: config.health.addresses.first().map_or(0, |address| address.port()),
         profiling: config.profiling,
     };
-    let connector = Connector {
-        server: config.server.clone(),
+    let attempt_limit = UNSTABLE_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
+    let quic = QuicConnector {
+        host: config.server.host.clone(),
         agent_id: config.agent_id.clone(),
         identifiers: config.identifiers_query.clone(),
         tls: client_tls,
-        quic: config.quic.clone(),
+        settings: config.quic.clone(),
         budget,
         dials: Dials {
             server: Arc::default(),
@@ -79,14 +86,22 @@ pub async fn run(config: Config) -> Result<()> {
         },
         drain: stopping.drain.clone(),
         leave: leave.clone(),
-        served: served.clone(),
     };
+    let connector = Connector::new(Shared {
+        carriers: Arc::new(AgentCarriers { server: config.server.clone(), quic }),
+        host: config.server.host.clone(),
+        choice: Mutex::new(Choice::new(config.transport, config.quic_retry_interval)),
+        attempt_limit,
+        drain: stopping.drain.clone(),
+        tasks: tasks.clone(),
+        served: served.clone(),
+    });
     let still_served = served;
     let settings = ServerSetSettings {
         sync_interval: config.reconnect.interval,
         sync_interval_cap: config.reconnect.interval_cap,
         sync_forever: config.reconnect.forever,
-        attempt_limit: HANDSHAKE_LIMIT + HELLO_LIMIT,
+        attempt_limit,
     };
     tracing::info!(agent_id = %config.agent_id, server = %config.server.host, port = config.server.port, "proxy-agent is up");
 
@@ -144,12 +159,12 @@ async fn deadline(
 }
 
 /// Tells the servers of connections that had no end of their own.
-async fn close(served: &DashMap<ServerId, Connection>) {
-    let connections: Vec<_> = served.iter().map(|entry| entry.value().clone()).collect();
-    for connection in &connections {
+async fn close(served: &Served) {
+    let connections = served.quic();
+    for (_, connection) in &connections {
         connection.close(ConnectionCode::DrainDeadline, "the agent has stopped; its time to drain has passed");
     }
-    for connection in &connections {
+    for (_, connection) in &connections {
         connection.wait_closed(CLOSE_LIMIT).await;
     }
 }

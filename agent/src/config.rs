@@ -22,7 +22,10 @@ use konnectivity_transport::{
 };
 use uuid::Uuid;
 
-use crate::options::Options;
+use crate::{
+    options::Options,
+    server_connection::choice::{Transport, Wanted},
+};
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
@@ -52,6 +55,10 @@ pub struct Config {
     pub identifiers_query: String,
     /// The servers' common address.
     pub server: ServerAddress,
+    /// What carries dials.
+    pub transport: Wanted,
+    /// How soon an agent on gRPC tries QUIC again. Above zero.
+    pub quic_retry_interval: Duration,
     /// How server and agent prove who they are.
     pub tls: Tls,
     /// When connections are tried.
@@ -83,7 +90,7 @@ pub struct Config {
 pub struct ServerAddress {
     /// A name or an IP address, without brackets.
     pub host: String,
-    /// UDP port.
+    /// UDP for QUIC, TCP for gRPC.
     pub port: u16,
 }
 
@@ -150,6 +157,9 @@ impl Config {
         let agent_id = agent_id(&options.agent_id, problems);
         let identifiers = identifiers(&options.agent_identifiers, problems);
         let server = server(options, problems);
+        let transport = transport(&options.transport, problems);
+        let quic_retry_interval =
+            check::positive_duration(problems, "quic-retry-interval", options.quic_retry_interval);
         let tls = tls(options, problems);
         let reconnect = reconnect(options, problems);
         let dial_timeout = check::positive_duration(problems, "dial-timeout", options.dial_timeout);
@@ -174,6 +184,8 @@ impl Config {
             identifiers: identifiers?,
             identifiers_query: options.agent_identifiers.clone(),
             server: server?,
+            transport: transport?,
+            quic_retry_interval: quic_retry_interval?,
             tls: tls?,
             reconnect: reconnect?,
             dial_timeout: dial_timeout?,
@@ -240,14 +252,26 @@ fn server(options: &Options, problems: &mut Problems) -> Option<ServerAddress> {
     Some(ServerAddress { host: host.to_owned(), port })
 }
 
+fn transport(name: &str, problems: &mut Problems) -> Option<Wanted> {
+    match name {
+        "auto" => Some(Wanted::Auto),
+        "quic" => Some(Wanted::Only(Transport::Quic)),
+        "grpc" => Some(Wanted::Only(Transport::Grpc)),
+        _ => {
+            problems.add("transport", "is not auto, quic or grpc", "leave it out, which is auto");
+            None
+        }
+    }
+}
+
 /// The reference reaches the servers through an HTTP proxy when the environment names one.
 fn proxy(options: &Options, environment: impl Fn(&str) -> Option<String>, problems: &mut Problems) {
     let Ok(port) = u16::try_from(options.proxy_server_port) else { return };
     if let Some(proxy) = proxy_for(&options.proxy_server_host, port, environment) {
         problems.add(
             "proxy-server-host",
-            format_args!("the environment (HTTPS_PROXY) wants {proxy} to be used, and QUIC through an HTTP proxy is not yet supported"),
-            "unset HTTPS_PROXY, or name the servers in NO_PROXY, if UDP gets there without the proxy",
+            format_args!("the environment (HTTPS_PROXY) wants {proxy} to be used, and neither QUIC nor gRPC through an HTTP proxy is supported yet"),
+            "unset HTTPS_PROXY, or name the servers in NO_PROXY, if UDP or TCP gets there without the proxy",
         );
     }
 }

@@ -15,6 +15,7 @@ use konnectivity_transport::{
 use prometheus::{Histogram, IntCounterVec, IntGauge};
 
 use self::{leases::LeaseMetrics, packets::PacketMetrics};
+use crate::server_connection::choice::{Reason, Transport};
 
 mod leases;
 mod packets;
@@ -36,6 +37,9 @@ pub struct Metrics {
     endpoint_connections: Series<IntGauge>,
     stream_errors: IntCounterVec,
     packets: PacketMetrics,
+    over_quic: Series<IntGauge>,
+    over_grpc: Series<IntGauge>,
+    transport_choices: IntCounterVec,
     /// Of leases, which nobody reads yet.
     #[allow(dead_code, reason = "nobody lists leases yet")]
     pub leases: LeaseMetrics,
@@ -54,7 +58,19 @@ impl Metrics {
         );
         let endpoints =
             registry.gauges("open_endpoint_connections", "Current number of open endpoint connections.", &[]);
+        let transports = registry.gauges(
+            "server_transport",
+            "Connections to servers that are in use, by what carries them (quic, grpc).",
+            &["transport"],
+        );
         Self {
+            over_quic: series(&transports, [Transport::Quic.name()]),
+            over_grpc: series(&transports, [Transport::Grpc.name()]),
+            transport_choices: registry.counters(
+                "server_transport_choices_total",
+                "Connections to servers that came into use, by what carries them and why.",
+                &["transport", "reason"],
+            ),
             dial_duration: series(&dials, []),
             dial_failures: registry.counters(
                 "endpoint_dial_failure_total",
@@ -126,6 +142,15 @@ impl Metrics {
     /// A packet has come from a server over gRPC.
     pub fn packet_received(&self, kind: PacketType) {
         self.packets.received(kind);
+    }
+
+    /// A connection to a server is in use until the guard is dropped.
+    pub fn server_transport(&self, transport: Transport, reason: Reason) -> Counted {
+        self.transport_choices.with_label_values(&[transport.name(), reason.label()]).inc();
+        Counted::new(match transport {
+            Transport::Quic => &self.over_quic,
+            Transport::Grpc => &self.over_grpc,
+        })
     }
 
     /// Counts a connection to a target until the guard is dropped.

@@ -24,9 +24,19 @@ pub struct Options {
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", help_heading = SERVERS)]
     pub proxy_server_host: String,
 
-    /// UDP port of the servers
+    /// Port of the servers: UDP for QUIC, TCP for gRPC
     #[arg(long, value_name = "PORT", default_value = "8091", value_parser = flag::integer, help_heading = SERVERS)]
     pub proxy_server_port: i64,
+
+    /// What carries dials: quic; grpc, one stream on TCP, which is what the reference's servers speak; or auto, QUIC where it
+    /// works, gRPC as long as it does not
+    #[arg(long, value_name = "NAME", default_value = "auto", help_heading = SERVERS)]
+    pub transport: String,
+
+    /// With --transport=auto, how long an agent on gRPC waits before it tries QUIC again. After each failure it waits twice
+    /// as long, up to ten minutes
+    #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = SERVERS)]
+    pub quic_retry_interval: GoDuration,
 
     /// File with the certificate authorities that the servers' certificates must come from
     #[arg(long, value_name = "FILE", default_value = "", help_heading = SERVERS)]
@@ -143,7 +153,8 @@ pub struct Options {
     #[arg(long, value_name = "TYPE", default_value = "application/vnd.kubernetes.protobuf", help_heading = KUBERNETES)]
     pub kube_api_content_type: String,
 
-    /// Is how often the reference looks at its connections. Here QUIC's keep-alive and idle timeout find a lost one
+    /// Is how often the reference looks at its connections. Here a connection that is lost is noticed without looking, by its
+    /// keep-alive at the latest
     #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = OTHERS)]
     pub probe_interval: GoDuration,
 
@@ -184,7 +195,7 @@ pub struct Options {
 impl Settings for Options {
     const PROGRAM: &'static str = "proxy-agent";
     const ROLE: &'static str = "agent";
-    const ABOUT: &'static str = "Connects to proxy-servers over QUIC and dials targets for them";
+    const ABOUT: &'static str = "Connects to proxy-servers, over QUIC or gRPC, and dials targets for them";
     const ENVIRONMENT: &'static [(&'static str, &'static str)] = &[("agent-id", "PROXY_AGENT_ID")];
     const DEPRECATED: &'static [(&'static str, &'static str)] =
         &[("lease-label", "use --lease-label-selector instead")];

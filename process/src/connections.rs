@@ -1,4 +1,6 @@
-//! The open QUIC connections as JSON, for people and scripts.
+//! The open connections as JSON, for people and scripts.
+
+use std::{net::SocketAddr, time::Duration};
 
 use hyper::StatusCode;
 use konnectivity_transport::connection::ConnectionStats;
@@ -14,6 +16,14 @@ pub struct ConnectionFacts {
     remote: String,
     draining: bool,
     age_seconds: f64,
+    open_dials: usize,
+    #[serde(flatten)]
+    quic: Option<QuicFacts>,
+}
+
+/// What there is to know of QUIC only.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct QuicFacts {
     rtt_milliseconds: f64,
     congestion_window_bytes: u64,
     mtu_bytes: u64,
@@ -22,12 +32,11 @@ pub struct ConnectionFacts {
     sent_bytes: u64,
     received_bytes: u64,
     unacknowledged_bytes: usize,
-    open_dials: usize,
     stalled_dials: u64,
 }
 
 impl ConnectionFacts {
-    /// The facts about a connection to `peer`.
+    /// The facts about a QUIC connection to `peer`.
     pub fn new(peer: String, draining: bool, stats: &ConnectionStats) -> Self {
         Self {
             peer,
@@ -35,16 +44,31 @@ impl ConnectionFacts {
             remote: stats.remote.to_string(),
             draining,
             age_seconds: stats.age.as_secs_f64(),
-            rtt_milliseconds: stats.rtt.as_secs_f64() * 1000.0,
-            congestion_window_bytes: stats.congestion_window_bytes,
-            mtu_bytes: stats.mtu_bytes,
-            sent_packets: stats.sent_packets,
-            lost_packets: stats.lost_packets,
-            sent_bytes: stats.sent_bytes,
-            received_bytes: stats.received_bytes,
-            unacknowledged_bytes: stats.unacknowledged_bytes,
             open_dials: stats.open_dials,
-            stalled_dials: stats.stalled_dials,
+            quic: Some(QuicFacts {
+                rtt_milliseconds: stats.rtt.as_secs_f64() * 1000.0,
+                congestion_window_bytes: stats.congestion_window_bytes,
+                mtu_bytes: stats.mtu_bytes,
+                sent_packets: stats.sent_packets,
+                lost_packets: stats.lost_packets,
+                sent_bytes: stats.sent_bytes,
+                received_bytes: stats.received_bytes,
+                unacknowledged_bytes: stats.unacknowledged_bytes,
+                stalled_dials: stats.stalled_dials,
+            }),
+        }
+    }
+
+    /// The facts about a gRPC connection to `peer`, at the other end of whose TCP connection is `remote`.
+    pub fn grpc(peer: String, draining: bool, remote: SocketAddr, age: Duration, open_dials: usize) -> Self {
+        Self {
+            peer,
+            carrier: "grpc",
+            remote: remote.to_string(),
+            draining,
+            age_seconds: age.as_secs_f64(),
+            open_dials,
+            quic: None,
         }
     }
 }

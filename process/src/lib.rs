@@ -37,6 +37,7 @@ pub mod selector;
 pub mod signals;
 pub mod slice;
 pub mod sparse;
+pub mod utc;
 pub mod version;
 
 #[cfg(any(test, feature = "testing"))]

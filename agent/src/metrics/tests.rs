@@ -26,6 +26,7 @@ fn touch(metrics: &Metrics) {
     metrics.server_gone(&ConnectionLost::TimedOut);
     metrics.packet_received(PacketType::DialReq);
     drop(metrics.endpoint_connection());
+    drop(metrics.server_transport(Transport::Quic, Reason::QuicAnswered));
     metrics.leases.listed(200, "", Duration::from_millis(7));
     metrics.leases.watched(500, "InternalError");
     metrics.dial_ended("finished", 5, 7, Duration::ZERO);
