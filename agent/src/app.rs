@@ -8,12 +8,14 @@ use std::{
 use anyhow::{Context, Result};
 use konnectivity_process::{
     admin,
+    proxy_environment::HttpProxy,
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
     control::HELLO_LIMIT,
     endpoint::HANDSHAKE_LIMIT,
+    link::{LinkSettings, Role},
     tls::{self, Identity, TUNNEL_ALPN},
     wire::code::ConnectionCode,
 };
@@ -22,13 +24,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::Routes,
-    config::{Config, Tls},
+    config::{Config, Tls, transport::Transports},
     dial::Dials,
     metrics::Metrics,
     server_connection::{
         Connector, Shared,
         carriers::AgentCarriers,
-        choice::{Choice, UNSTABLE_HEAD_START},
+        choice::{Choice, UNSTABLE_HEAD_START, Wanted},
+        grpc::GrpcConnector,
         quic::QuicConnector,
         served::Served,
     },
@@ -37,6 +40,9 @@ use crate::{
 
 /// How long connections may take to say good-bye after they were told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// HTTP/2 in a TLS handshake (RFC 9113, section 3.2).
+const HTTP2_ALPN: &[u8] = b"h2";
 
 /// How long the last packets of a closed connection may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -69,7 +75,15 @@ pub async fn run(config: Config) -> Result<()> {
         health_port: config.health.addresses.first().map_or(0, |address| address.port()),
         profiling: config.profiling,
     };
+    let dials = Dials {
+        server: Arc::default(),
+        limit: config.dial_timeout,
+        metrics,
+        stop: dials_stop.clone(),
+        tasks: tasks.clone(),
+    };
     let attempt_limit = UNSTABLE_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
+    let grpc = grpc_connector(&config, &client_tls, budget.clone());
     let quic = QuicConnector {
         host: config.server.host.clone(),
         agent_id: config.agent_id.clone(),
@@ -77,20 +91,16 @@ pub async fn run(config: Config) -> Result<()> {
         tls: client_tls,
         settings: config.quic.clone(),
         budget,
-        dials: Dials {
-            server: Arc::default(),
-            limit: config.dial_timeout,
-            metrics,
-            stop: dials_stop.clone(),
-            tasks: tasks.clone(),
-        },
+        dials: dials.clone(),
         drain: stopping.drain.clone(),
         leave: leave.clone(),
     };
+    let carriers = AgentCarriers { quic, grpc, dials, drain: stopping.drain.clone(), leave: leave.clone() };
     let connector = Connector::new(Shared {
-        carriers: Arc::new(AgentCarriers { server: config.server.clone(), quic }),
+        carriers: Arc::new(carriers),
         host: config.server.host.clone(),
-        choice: Mutex::new(Choice::new(config.transport, config.quic_retry_interval)),
+        configured: configured(&config.transports),
+        choice: Mutex::new(Choice::new(config.transports.wanted, config.transports.quic_retry_interval)),
         attempt_limit,
         drain: stopping.drain.clone(),
         tasks: tasks.clone(),
@@ -166,6 +176,39 @@ async fn close(served: &Served) {
     }
     for (_, connection) in &connections {
         connection.wait_closed(CLOSE_LIMIT).await;
+    }
+}
+
+/// Who has decided that there is one way only, if there is.
+fn configured(transports: &Transports) -> String {
+    match (&transports.grpc.proxy, transports.wanted) {
+        (Some(HttpProxy { host, port, .. }), _) => format!("the HTTP proxy {host}:{port} of HTTPS_PROXY"),
+        (None, Wanted::Only(transport)) => format!("--transport={transport}"),
+        (None, Wanted::Auto) => String::new(),
+    }
+}
+
+fn grpc_connector(config: &Config, tls: &rustls::ClientConfig, budget: Arc<MemoryBudget>) -> GrpcConnector {
+    let settings = &config.transports.grpc;
+    let names = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).filter(|name| name != HTTP2_ALPN);
+    let mut tls = tls.clone();
+    tls.alpn_protocols = names.chain([HTTP2_ALPN.to_vec()]).collect();
+    GrpcConnector {
+        tls: Arc::new(tls),
+        host: config.server.host.clone(),
+        port: config.server.port,
+        proxy: settings.proxy.clone(),
+        agent_id: config.agent_id.clone(),
+        identifiers: config.identifiers_query.clone(),
+        keep_alive: settings.keep_alive,
+        link: LinkSettings {
+            role: Role::Agent,
+            dial_buffer: settings.dial_buffer,
+            slow_dial: settings.slow_dials,
+            close_pause: Duration::ZERO,
+        },
+        budget,
+        next_connect_id: Arc::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! anything is bound.
 
 mod kubernetes;
+pub mod transport;
 
 use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -13,7 +14,6 @@ use konnectivity_process::{
     listen::Listen,
     logging::Logging,
     problems::{Effective, Problems},
-    proxy_environment::proxy_for,
 };
 use konnectivity_transport::{
     id::AgentId,
@@ -22,19 +22,15 @@ use konnectivity_transport::{
 };
 use uuid::Uuid;
 
-use crate::{
-    options::Options,
-    server_connection::choice::{Transport, Wanted},
-};
+use self::transport::Transports;
+use crate::options::Options;
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
 
 /// Settings of the reference that mean nothing here, or nothing yet.
-const WITHOUT_EFFECT: [&str; 10] = [
-    "alpn-proto",
+const WITHOUT_EFFECT: [&str; 8] = [
     "enable-contention-profiling",
-    "keepalive-time",
     "kube-api-content-type",
     "kubeconfig",
     "lease-label-selector",
@@ -55,10 +51,8 @@ pub struct Config {
     pub identifiers_query: String,
     /// The servers' common address.
     pub server: ServerAddress,
-    /// What carries dials.
-    pub transport: Wanted,
-    /// How soon an agent on gRPC tries QUIC again. Above zero.
-    pub quic_retry_interval: Duration,
+    /// What carries dials to them and from them.
+    pub transports: Transports,
     /// How server and agent prove who they are.
     pub tls: Tls,
     /// When connections are tried.
@@ -157,9 +151,7 @@ impl Config {
         let agent_id = agent_id(&options.agent_id, problems);
         let identifiers = identifiers(&options.agent_identifiers, problems);
         let server = server(options, problems);
-        let transport = transport(&options.transport, problems);
-        let quic_retry_interval =
-            check::positive_duration(problems, "quic-retry-interval", options.quic_retry_interval);
+        let transports = transport::check(options, environment, problems);
         let tls = tls(options, problems);
         let reconnect = reconnect(options, problems);
         let dial_timeout = check::positive_duration(problems, "dial-timeout", options.dial_timeout);
@@ -170,7 +162,6 @@ impl Config {
         let admin_host = ("admin-bind-address", options.admin_bind_address.as_str());
         let admin = listen(problems, admin_host, ("admin-server-port", options.admin_server_port));
         kubernetes::check(options, problems);
-        proxy(options, environment, problems);
         check::channel_size(problems, options.xfr_channel_size);
         check::profiling(problems, options.enable_profiling, options.enable_contention_profiling);
         let quic = options.quic.settings(problems);
@@ -184,8 +175,7 @@ impl Config {
             identifiers: identifiers?,
             identifiers_query: options.agent_identifiers.clone(),
             server: server?,
-            transport: transport?,
-            quic_retry_interval: quic_retry_interval?,
+            transports: transports?,
             tls: tls?,
             reconnect: reconnect?,
             dial_timeout: dial_timeout?,
@@ -250,30 +240,6 @@ fn server(options: &Options, problems: &mut Problems) -> Option<ServerAddress> {
     }
     let port = check::port(problems, "proxy-server-port", options.proxy_server_port, PORTS)?;
     Some(ServerAddress { host: host.to_owned(), port })
-}
-
-fn transport(name: &str, problems: &mut Problems) -> Option<Wanted> {
-    match name {
-        "auto" => Some(Wanted::Auto),
-        "quic" => Some(Wanted::Only(Transport::Quic)),
-        "grpc" => Some(Wanted::Only(Transport::Grpc)),
-        _ => {
-            problems.add("transport", "is not auto, quic or grpc", "leave it out, which is auto");
-            None
-        }
-    }
-}
-
-/// The reference reaches the servers through an HTTP proxy when the environment names one.
-fn proxy(options: &Options, environment: impl Fn(&str) -> Option<String>, problems: &mut Problems) {
-    let Ok(port) = u16::try_from(options.proxy_server_port) else { return };
-    if let Some(proxy) = proxy_for(&options.proxy_server_host, port, environment) {
-        problems.add(
-            "proxy-server-host",
-            format_args!("the environment (HTTPS_PROXY) wants {proxy} to be used, and neither QUIC nor gRPC through an HTTP proxy is supported yet"),
-            "unset HTTPS_PROXY, or name the servers in NO_PROXY, if UDP or TCP gets there without the proxy",
-        );
-    }
 }
 
 fn tls(options: &Options, problems: &mut Problems) -> Option<Tls> {

@@ -15,6 +15,7 @@ pub mod carrier;
 pub mod carriers;
 pub mod choice;
 pub mod grpc;
+mod over_grpc;
 pub mod quic;
 pub mod race;
 pub mod served;
@@ -82,6 +83,8 @@ pub struct Shared<C> {
     pub carriers: Arc<C>,
     /// The servers' name, for messages.
     pub host: String,
+    /// Why there is only one way, if there is only one.
+    pub configured: String,
     /// What was learned.
     pub choice: Mutex<Choice>,
     /// Time limit of an attempt to come back to QUIC.
@@ -114,17 +117,17 @@ impl<C: Carriers> server_set::Connector for Connector<C> {
         let addresses =
             addresses.map_err(|source| ConnectFailure::Resolve { host: self.shared.host.clone(), source })?;
         let plan = self.shared.choice().plan();
-        let configured = |transport| Why::new(Reason::Configured, format!("--transport={transport}"));
+        let configured = || Why::new(Reason::Configured, &self.shared.configured);
         match plan {
             Plan::Only(Transport::Quic) => {
                 let connected = carriers.clone().quic(addresses).await;
                 let hint = |error: &C::QuicError| if C::is_silence(error) { QUIC_ONLY } else { "" };
                 let quic = connected.map_err(|error| ConnectFailure::Quic { hint: hint(&error), error })?;
-                Ok(self.over_quic(quic, configured(Transport::Quic)))
+                Ok(self.over_quic(quic, configured()))
             }
             Plan::Only(Transport::Grpc) => {
                 let grpc = carriers.clone().grpc(addresses).await.map_err(ConnectFailure::Grpc)?;
-                Ok(self.over_grpc(grpc, configured(Transport::Grpc), None))
+                Ok(self.over_grpc(grpc, configured(), None))
             }
             Plan::Race { first, head_start } => {
                 let quic = || -> QuicAttempt<C> { Box::pin(carriers.clone().quic(addresses.clone())) };
@@ -264,7 +267,7 @@ impl<C: Carriers> Server<C> {
         let in_use = self.shared.served.begin(&self.id, Transport::Grpc, grpc.handle(), why);
         let moved = CancellationToken::new();
         let begun = Instant::now();
-        let mut serving: Pin<Box<_>> = Box::pin(grpc.serve(moved.clone()).instrument(span));
+        let mut serving: Pin<Box<_>> = Box::pin(grpc.serve(moved.clone(), self.drains.clone()).instrument(span));
         let quic = tokio::select! {
             biased;
             () = &mut serving => return None,

@@ -1,4 +1,4 @@
-//! The open connections as JSON, for people and scripts.
+//! The open connections between agents and servers as JSON, for people and scripts.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,21 +18,40 @@ pub struct ConnectionFacts {
     age_seconds: f64,
     open_dials: usize,
     #[serde(flatten)]
-    quic: Option<QuicFacts>,
+    more: More,
 }
 
-/// What there is to know of QUIC only.
+/// What only one kind of connection can tell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct QuicFacts {
-    rtt_milliseconds: f64,
-    congestion_window_bytes: u64,
-    mtu_bytes: u64,
-    sent_packets: u64,
-    lost_packets: u64,
-    sent_bytes: u64,
-    received_bytes: u64,
-    unacknowledged_bytes: usize,
-    stalled_dials: u64,
+#[serde(untagged)]
+enum More {
+    Quic {
+        rtt_milliseconds: f64,
+        congestion_window_bytes: u64,
+        mtu_bytes: u64,
+        sent_packets: u64,
+        lost_packets: u64,
+        sent_bytes: u64,
+        received_bytes: u64,
+        unacknowledged_bytes: usize,
+        stalled_dials: u64,
+    },
+    Grpc {
+        untaken_bytes: usize,
+    },
+}
+
+/// What is known of a connection over gRPC.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrpcFacts {
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// Age of the stream.
+    pub age: Duration,
+    /// Dials that are open or wait for their answer.
+    pub open_dials: usize,
+    /// Bytes that have come and that dials have not taken.
+    pub untaken_bytes: usize,
 }
 
 impl ConnectionFacts {
@@ -45,7 +64,7 @@ impl ConnectionFacts {
             draining,
             age_seconds: stats.age.as_secs_f64(),
             open_dials: stats.open_dials,
-            quic: Some(QuicFacts {
+            more: More::Quic {
                 rtt_milliseconds: stats.rtt.as_secs_f64() * 1000.0,
                 congestion_window_bytes: stats.congestion_window_bytes,
                 mtu_bytes: stats.mtu_bytes,
@@ -55,20 +74,20 @@ impl ConnectionFacts {
                 received_bytes: stats.received_bytes,
                 unacknowledged_bytes: stats.unacknowledged_bytes,
                 stalled_dials: stats.stalled_dials,
-            }),
+            },
         }
     }
 
-    /// The facts about a gRPC connection to `peer`, at the other end of whose TCP connection is `remote`.
-    pub fn grpc(peer: String, draining: bool, remote: SocketAddr, age: Duration, open_dials: usize) -> Self {
+    /// The same for one over gRPC.
+    pub fn over_grpc(peer: String, draining: bool, facts: &GrpcFacts) -> Self {
         Self {
             peer,
             carrier: "grpc",
-            remote: remote.to_string(),
+            remote: facts.remote.to_string(),
             draining,
-            age_seconds: age.as_secs_f64(),
-            open_dials,
-            quic: None,
+            age_seconds: facts.age.as_secs_f64(),
+            open_dials: facts.open_dials,
+            more: More::Grpc { untaken_bytes: facts.untaken_bytes },
         }
     }
 }

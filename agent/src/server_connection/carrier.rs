@@ -7,6 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::served::Handle;
 
+/// Dials that were on their way when the server heard of the drain still come: the agent waits that long for them.
+pub(super) const LAST_DIALS: Duration = Duration::from_millis(500);
+
 /// One connection to one server, which has said who it is.
 pub trait Carrier: Sized + Send + 'static {
     /// Who the server is.
@@ -42,7 +45,12 @@ pub trait QuicCarrier: Carrier {
 pub trait GrpcCarrier: Carrier {
     /// Serves dials until the connection is lost, or until the agent stops. After `moved` was cancelled, QUIC has taken
     /// over: the server is asked to send no more dials, and the connection is closed when the last of them has ended.
-    fn serve(self, moved: CancellationToken) -> impl Future<Output = ()> + Send + 'static;
+    /// Cancels `server_drains` when the server is about to go, unless it was moved from by then.
+    fn serve(
+        self,
+        moved: CancellationToken,
+        server_drains: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// Makes connections.
@@ -79,4 +87,16 @@ pub trait Carriers: Send + Sync + 'static {
         self: Arc<Self>,
         addresses: Vec<SocketAddr>,
     ) -> impl Future<Output = Result<Self::Grpc, Self::GrpcError>> + Send + 'static;
+}
+
+/// How often a draining agent looks whether its last dial has ended.
+const IDLE_CHECK: Duration = Duration::from_millis(50);
+
+/// Waits until no dial is open, and then for none to come for `quiet`.
+pub(super) async fn idle(open_dials: impl Fn() -> usize, quiet: Duration) {
+    let mut lasted = Duration::ZERO;
+    while open_dials() > 0 || lasted < quiet {
+        tokio::time::sleep(IDLE_CHECK).await;
+        lasted = if open_dials() > 0 { Duration::ZERO } else { lasted + IDLE_CHECK };
+    }
 }

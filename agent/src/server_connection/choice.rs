@@ -127,8 +127,8 @@ pub struct Why {
 
 impl Why {
     /// A reason in words.
-    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into() }
+    pub fn new(reason: Reason, text: impl ToString) -> Self {
+        Self { reason, text: text.to_string() }
     }
 }
 

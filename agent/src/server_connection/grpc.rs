@@ -135,6 +135,11 @@ impl GrpcConnection {
         self.pending.len() + self.link.open_dials()
     }
 
+    /// Bytes that have come and that dials have not taken.
+    pub fn untaken_bytes(&self) -> usize {
+        self.link.held_bytes()
+    }
+
     /// Tells the server to prefer other agents. What it asks for all the same is served. Only the first call counts.
     pub fn drain(&self) {
         if !self.drained.swap(true, Ordering::Relaxed) {

@@ -23,7 +23,7 @@ use konnectivity_transport::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    carrier::{Carrier, QuicCarrier, QuicEnd},
+    carrier::{Carrier, LAST_DIALS, QuicCarrier, QuicEnd, idle},
     served::Handle,
 };
 use crate::{
@@ -232,30 +232,15 @@ async fn attend(
 async fn end(connection: &Connection, stop: &CancellationToken, leave: &CancellationToken) -> ConnectionLost {
     leave.cancelled().await;
     let deadline_passed = tokio::select! {
-        () = idle(connection, LAST_DIALS) => false,
+        () = idle(|| connection.open_dials(), LAST_DIALS) => false,
         () = stop.cancelled() => true,
     };
     if deadline_passed {
         // Dials that were told to stop end after their last bytes; the process does not wait for ever.
-        idle(connection, Duration::ZERO).await;
+        idle(|| connection.open_dials(), Duration::ZERO).await;
         connection.close(ConnectionCode::DrainDeadline, "the agent has stopped; its time to drain has passed");
     } else {
         connection.close(ConnectionCode::Drained, "the agent has stopped; its last dial has ended");
     }
     connection.closed().await
-}
-
-/// How often a draining agent looks whether its last dial has ended.
-const IDLE_CHECK: Duration = Duration::from_millis(50);
-
-/// Dials that were on their way when the server heard of the drain still come: the agent waits that long for them.
-const LAST_DIALS: Duration = Duration::from_millis(500);
-
-/// Waits until no dial is open, and then for none to come for `quiet`.
-async fn idle(connection: &Connection, quiet: Duration) {
-    let mut lasted = Duration::ZERO;
-    while connection.open_dials() > 0 || lasted < quiet {
-        tokio::time::sleep(IDLE_CHECK).await;
-        lasted = if connection.open_dials() > 0 { Duration::ZERO } else { lasted + IDLE_CHECK };
-    }
 }

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use konnectivity_process::{connections::ConnectionFacts, metrics::Counted, utc::Utc};
+use konnectivity_process::{
+    connections::{ConnectionFacts, GrpcFacts},
+    metrics::Counted,
+    utc::Utc,
+};
 use konnectivity_transport::{
     connection::{Connection, ConnectionStats},
     id::ServerId,
@@ -24,13 +27,8 @@ use crate::metrics::Metrics;
 pub enum Handle {
     /// One over QUIC.
     Quic(Connection),
-    /// One over gRPC.
-    Grpc {
-        /// The server's address.
-        remote: SocketAddr,
-        /// How many dials are open.
-        open_dials: Arc<dyn Fn() -> usize + Send + Sync>,
-    },
+    /// One over gRPC; how it is, but for its age.
+    Grpc(Arc<dyn Fn() -> GrpcFacts + Send + Sync>),
 }
 
 /// Every connection that serves.
@@ -102,7 +100,7 @@ impl Served {
         let list = self.list();
         let quic = list.entries.values().filter_map(|entry| match &entry.handle {
             Handle::Quic(connection) => Some((entry.server_id.clone(), connection.clone())),
-            Handle::Grpc { .. } => None,
+            Handle::Grpc(_) => None,
         });
         quic.collect()
     }
@@ -118,9 +116,9 @@ impl Served {
             Handle::Quic(connection) => {
                 ConnectionFacts::new(entry.server_id.to_string(), entry.moved, &connection.stats())
             }
-            Handle::Grpc { remote, open_dials } => {
-                let (peer, age) = (entry.server_id.to_string(), entry.begun.elapsed());
-                ConnectionFacts::grpc(peer, entry.moved, *remote, age, open_dials())
+            Handle::Grpc(facts) => {
+                let facts = GrpcFacts { age: entry.begun.elapsed(), ..facts() };
+                ConnectionFacts::over_grpc(entry.server_id.to_string(), entry.moved, &facts)
             }
         };
         self.list().entries.values().map(fact).collect()

@@ -3,7 +3,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
-use konnectivity_process::metrics::QuicSnapshot;
+use konnectivity_process::{connections::GrpcFacts, metrics::QuicSnapshot};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -92,7 +92,8 @@ impl Carrier for Fake {
     fn handle(&self) -> Handle {
         let world = self.world.clone();
         let remote = SocketAddr::from(([127, 0, 0, 1], 8091));
-        Handle::Grpc { remote, open_dials: Arc::new(move || *world.grpc_dials.borrow()) }
+        let facts = move |open_dials| GrpcFacts { remote, age: Duration::ZERO, open_dials, untaken_bytes: 0 };
+        Handle::Grpc(Arc::new(move || facts(*world.grpc_dials.borrow())))
     }
 
     async fn close(self, _: &'static str) {
@@ -154,7 +155,7 @@ impl QuicCarrier for QuicFake {
 }
 
 impl GrpcCarrier for GrpcFake {
-    async fn serve(self, moved: CancellationToken) {
+    async fn serve(self, moved: CancellationToken, _: CancellationToken) {
         let _serving = self.0.serves();
         let world = self.0.world.clone();
         let dials = world.grpc_dials.subscribe();
@@ -229,6 +230,10 @@ impl Agent {
         let connector = Connector::new(Shared {
             carriers: Arc::new(Fakes(world.clone())),
             host: "server.example".to_owned(),
+            configured: format!(
+                "--transport={}",
+                if wanted == Wanted::Only(Transport::Quic) { "quic" } else { "grpc" }
+            ),
             choice: Mutex::new(Choice::new(wanted, 30 * SECOND)),
             attempt_limit: 10 * SECOND,
             drain: CancellationToken::new(),

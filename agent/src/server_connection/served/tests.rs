@@ -1,4 +1,7 @@
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    net::SocketAddr,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use konnectivity_process::metrics::QuicSnapshot;
 
@@ -6,7 +9,8 @@ use super::*;
 use crate::server_connection::choice::Reason;
 
 fn grpc(open_dials: usize) -> Handle {
-    Handle::Grpc { remote: SocketAddr::from(([10, 0, 0, 1], 8091)), open_dials: Arc::new(move || open_dials) }
+    let remote = SocketAddr::from(([10, 0, 0, 1], 8091));
+    Handle::Grpc(Arc::new(move || GrpcFacts { remote, age: Duration::ZERO, open_dials, untaken_bytes: 4 }))
 }
 
 fn begin(served: &Arc<Served>, name: &str, text: &str) -> InUse {
@@ -48,7 +52,7 @@ async fn the_page_says_the_carrier() {
     let facts = serde_json::to_value(served.facts()).unwrap();
     let expected = serde_json::json!([{
         "peer": "one", "carrier": "grpc", "remote": "10.0.0.1:8091", "draining": true, "age_seconds": 2.0,
-        "open_dials": 7,
+        "open_dials": 7, "untaken_bytes": 4,
     }]);
     assert_eq!(facts, expected);
     assert!(served.quic().is_empty());
