@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use hyper::{StatusCode, header};
 use konnectivity_process::{
     admin::{Answer, Request, Response, has_key, not_found, redirect, text, with_type},
-    connections::{self, ConnectionFacts},
+    connections,
     metrics::{CONTENT_TYPE, QuicSnapshot},
     profile,
 };
-use konnectivity_transport::{budget::MemoryBudget, connection::Connection, id::ServerId};
+use konnectivity_transport::budget::MemoryBudget;
 use tokio::sync::watch;
 
-use crate::{metrics::Metrics, server_set::ServerSetStatus};
+use crate::{metrics::Metrics, server_connection::served::Served, server_set::ServerSetStatus};
 
 /// The label that tells connections apart.
 const LABELS: &[&str] = &["server_id"];
@@ -22,7 +21,7 @@ const LABELS: &[&str] = &["server_id"];
 #[derive(Clone)]
 pub struct Routes {
     /// Connections to servers.
-    pub served: Arc<DashMap<ServerId, Connection>>,
+    pub served: Arc<Served>,
     /// What the agent knows of its servers.
     pub status: watch::Receiver<ServerSetStatus>,
     /// What is counted.
@@ -50,14 +49,14 @@ impl Routes {
     pub fn admin(&self, request: &Request) -> Answer {
         match request.uri().path() {
             "/metrics" => self.to_health_port(request).into(),
-            "/connections" => connections::reply(self.facts()).into(),
+            "/connections" => connections::reply(self.served.facts()).into(),
             path if self.profiling && profile::serves(path) => profile::answer(request),
             _ => not_found().into(),
         }
     }
 
     /// Ready with a connection to at least one server. Without one, or if the query asks for it, checks are listed as in
-    /// the reference; why the last attempt failed is told, too.
+    /// the reference; why the last attempt failed is told, too, and what carries each server's dials.
     fn ready(&self, query: Option<&str>) -> Response {
         let status = self.status.borrow();
         if status.connected.is_empty() {
@@ -65,15 +64,18 @@ impl Routes {
             let checks = format!("[+]ping ok\n[-]server-connected failed: no servers connected{reason}\n");
             return text(StatusCode::SERVICE_UNAVAILABLE, checks);
         }
-        let checks = "[+]ping ok\n[+]server-connected ok\ncheck passed\n";
-        text(StatusCode::OK, if has_key(query, "verbose") { checks } else { "ok" })
+        if !has_key(query, "verbose") {
+            return text(StatusCode::OK, "ok");
+        }
+        let transports = self.served.lines().into_iter().map(|line| format!("[+]transport ok: {line}\n"));
+        let transports: String = transports.collect();
+        text(StatusCode::OK, format!("[+]ping ok\n[+]server-connected ok\n{transports}check passed\n"))
     }
 
     fn metrics(&self) -> Response {
-        let connections = self.served.iter().map(|entry| (vec![entry.key().to_string()], entry.value().stats()));
         let snapshot = QuicSnapshot {
             label_names: LABELS,
-            connections: connections.collect(),
+            connections: self.served.quic_stats(),
             memory_budget: self.budget.limit(),
             memory_used: self.budget.used(),
         };
@@ -92,12 +94,5 @@ impl Routes {
             .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });
         let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
         redirect(request, &format!("//{name}:{}/metrics{query}", self.health_port))
-    }
-
-    fn facts(&self) -> Vec<ConnectionFacts> {
-        let fact = |entry: dashmap::mapref::multiple::RefMulti<'_, ServerId, Connection>| {
-            ConnectionFacts::new(entry.key().to_string(), false, &entry.value().stats())
-        };
-        self.served.iter().map(fact).collect()
     }
 }

@@ -1,19 +1,21 @@
 //! Builds the parts, joins them, drains them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
-use dashmap::DashMap;
 use konnectivity_process::{
     admin,
+    proxy_environment::HttpProxy,
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
-    connection::Connection,
     control::HELLO_LIMIT,
     endpoint::HANDSHAKE_LIMIT,
-    id::ServerId,
+    link::{LinkSettings, Role},
     tls::{self, Identity, TUNNEL_ALPN},
     wire::code::ConnectionCode,
 };
@@ -22,15 +24,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::Routes,
-    config::{Config, Tls},
+    config::{Config, Tls, transport::Transports},
     dial::Dials,
     metrics::Metrics,
-    server_connection::Connector,
+    server_connection::{
+        Connector, Shared,
+        carriers::AgentCarriers,
+        choice::{Choice, UNSTABLE_HEAD_START, Wanted},
+        grpc::GrpcConnector,
+        quic::QuicConnector,
+        served::Served,
+    },
     server_set::{self, ServerSetSettings, ServerSetStatus},
 };
 
 /// How long connections may take to say good-bye after they were told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// HTTP/2 in a TLS handshake (RFC 9113, section 3.2).
+const HTTP2_ALPN: &[u8] = b"h2";
 
 /// How long the last packets of a closed connection may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -49,7 +61,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     let metrics = Arc::new(Metrics::new());
     let budget = MemoryBudget::new(config.quic.memory_budget);
-    let served = Arc::new(DashMap::new());
+    let served = Arc::new(Served::new(metrics.clone()));
     let (status, watched) = watch::channel(ServerSetStatus::default());
     let dials_stop = CancellationToken::new();
     // The reference's agent never ends by itself: a drain only tells the servers to prefer others.
@@ -63,30 +75,43 @@ pub async fn run(config: Config) -> Result<()> {
         health_port: config.health.addresses.first().map_or(0, |address| address.port()),
         profiling: config.profiling,
     };
-    let connector = Connector {
-        server: config.server.clone(),
+    let dials = Dials {
+        server: Arc::default(),
+        limit: config.dial_timeout,
+        metrics,
+        stop: dials_stop.clone(),
+        tasks: tasks.clone(),
+    };
+    let attempt_limit = UNSTABLE_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
+    let grpc = grpc_connector(&config, &client_tls, budget.clone());
+    let quic = QuicConnector {
+        host: config.server.host.clone(),
         agent_id: config.agent_id.clone(),
         identifiers: config.identifiers_query.clone(),
         tls: client_tls,
-        quic: config.quic.clone(),
+        settings: config.quic.clone(),
         budget,
-        dials: Dials {
-            server: Arc::default(),
-            limit: config.dial_timeout,
-            metrics,
-            stop: dials_stop.clone(),
-            tasks: tasks.clone(),
-        },
+        dials: dials.clone(),
         drain: stopping.drain.clone(),
         leave: leave.clone(),
-        served: served.clone(),
     };
+    let carriers = AgentCarriers { quic, grpc, dials, drain: stopping.drain.clone(), leave: leave.clone() };
+    let connector = Connector::new(Shared {
+        carriers: Arc::new(carriers),
+        host: config.server.host.clone(),
+        configured: configured(&config.transports),
+        choice: Mutex::new(Choice::new(config.transports.wanted, config.transports.quic_retry_interval)),
+        attempt_limit,
+        drain: stopping.drain.clone(),
+        tasks: tasks.clone(),
+        served: served.clone(),
+    });
     let still_served = served;
     let settings = ServerSetSettings {
         sync_interval: config.reconnect.interval,
         sync_interval_cap: config.reconnect.interval_cap,
         sync_forever: config.reconnect.forever,
-        attempt_limit: HANDSHAKE_LIMIT + HELLO_LIMIT,
+        attempt_limit,
     };
     tracing::info!(agent_id = %config.agent_id, server = %config.server.host, port = config.server.port, "proxy-agent is up");
 
@@ -144,13 +169,46 @@ async fn deadline(
 }
 
 /// Tells the servers of connections that had no end of their own.
-async fn close(served: &DashMap<ServerId, Connection>) {
-    let connections: Vec<_> = served.iter().map(|entry| entry.value().clone()).collect();
-    for connection in &connections {
+async fn close(served: &Served) {
+    let connections = served.quic();
+    for (_, connection) in &connections {
         connection.close(ConnectionCode::DrainDeadline, "the agent has stopped; its time to drain has passed");
     }
-    for connection in &connections {
+    for (_, connection) in &connections {
         connection.wait_closed(CLOSE_LIMIT).await;
+    }
+}
+
+/// Who has decided that there is one way only, if there is.
+fn configured(transports: &Transports) -> String {
+    match (&transports.grpc.proxy, transports.wanted) {
+        (Some(HttpProxy { host, port, .. }), _) => format!("the HTTP proxy {host}:{port} of HTTPS_PROXY"),
+        (None, Wanted::Only(transport)) => format!("--transport={transport}"),
+        (None, Wanted::Auto) => String::new(),
+    }
+}
+
+fn grpc_connector(config: &Config, tls: &rustls::ClientConfig, budget: Arc<MemoryBudget>) -> GrpcConnector {
+    let settings = &config.transports.grpc;
+    let names = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).filter(|name| name != HTTP2_ALPN);
+    let mut tls = tls.clone();
+    tls.alpn_protocols = names.chain([HTTP2_ALPN.to_vec()]).collect();
+    GrpcConnector {
+        tls: Arc::new(tls),
+        host: config.server.host.clone(),
+        port: config.server.port,
+        proxy: settings.proxy.clone(),
+        agent_id: config.agent_id.clone(),
+        identifiers: config.identifiers_query.clone(),
+        keep_alive: settings.keep_alive,
+        link: LinkSettings {
+            role: Role::Agent,
+            dial_buffer: settings.dial_buffer,
+            slow_dial: settings.slow_dials,
+            close_pause: Duration::ZERO,
+        },
+        budget,
+        next_connect_id: Arc::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! anything is bound.
 
 mod kubernetes;
+pub mod transport;
 
 use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -13,7 +14,6 @@ use konnectivity_process::{
     listen::Listen,
     logging::Logging,
     problems::{Effective, Problems},
-    proxy_environment::proxy_for,
 };
 use konnectivity_transport::{
     id::AgentId,
@@ -22,16 +22,15 @@ use konnectivity_transport::{
 };
 use uuid::Uuid;
 
+use self::transport::Transports;
 use crate::options::Options;
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
 
 /// Settings of the reference that mean nothing here, or nothing yet.
-const WITHOUT_EFFECT: [&str; 10] = [
-    "alpn-proto",
+const WITHOUT_EFFECT: [&str; 8] = [
     "enable-contention-profiling",
-    "keepalive-time",
     "kube-api-content-type",
     "kubeconfig",
     "lease-label-selector",
@@ -52,6 +51,8 @@ pub struct Config {
     pub identifiers_query: String,
     /// The servers' common address.
     pub server: ServerAddress,
+    /// What carries dials to them and from them.
+    pub transports: Transports,
     /// How server and agent prove who they are.
     pub tls: Tls,
     /// When connections are tried.
@@ -83,7 +84,7 @@ pub struct Config {
 pub struct ServerAddress {
     /// A name or an IP address, without brackets.
     pub host: String,
-    /// UDP port.
+    /// UDP for QUIC, TCP for gRPC.
     pub port: u16,
 }
 
@@ -150,6 +151,7 @@ impl Config {
         let agent_id = agent_id(&options.agent_id, problems);
         let identifiers = identifiers(&options.agent_identifiers, problems);
         let server = server(options, problems);
+        let transports = transport::check(options, environment, problems);
         let tls = tls(options, problems);
         let reconnect = reconnect(options, problems);
         let dial_timeout = check::positive_duration(problems, "dial-timeout", options.dial_timeout);
@@ -160,7 +162,6 @@ impl Config {
         let admin_host = ("admin-bind-address", options.admin_bind_address.as_str());
         let admin = listen(problems, admin_host, ("admin-server-port", options.admin_server_port));
         kubernetes::check(options, problems);
-        proxy(options, environment, problems);
         check::channel_size(problems, options.xfr_channel_size);
         check::profiling(problems, options.enable_profiling, options.enable_contention_profiling);
         let quic = options.quic.settings(problems);
@@ -174,6 +175,7 @@ impl Config {
             identifiers: identifiers?,
             identifiers_query: options.agent_identifiers.clone(),
             server: server?,
+            transports: transports?,
             tls: tls?,
             reconnect: reconnect?,
             dial_timeout: dial_timeout?,
@@ -238,18 +240,6 @@ fn server(options: &Options, problems: &mut Problems) -> Option<ServerAddress> {
     }
     let port = check::port(problems, "proxy-server-port", options.proxy_server_port, PORTS)?;
     Some(ServerAddress { host: host.to_owned(), port })
-}
-
-/// The reference reaches the servers through an HTTP proxy when the environment names one.
-fn proxy(options: &Options, environment: impl Fn(&str) -> Option<String>, problems: &mut Problems) {
-    let Ok(port) = u16::try_from(options.proxy_server_port) else { return };
-    if let Some(proxy) = proxy_for(&options.proxy_server_host, port, environment) {
-        problems.add(
-            "proxy-server-host",
-            format_args!("the environment (HTTPS_PROXY) wants {proxy} to be used, and QUIC through an HTTP proxy is not yet supported"),
-            "unset HTTPS_PROXY, or name the servers in NO_PROXY, if UDP gets there without the proxy",
-        );
-    }
 }
 
 fn tls(options: &Options, problems: &mut Problems) -> Option<Tls> {

@@ -57,7 +57,7 @@ impl Dials {
         let mut record = DialRecord::start(request.dial_id, &request.address, self.metrics.clone());
         record.carried_by(self.server.clone());
         let connected = tokio::select! {
-            connected = self.connect(&request) => connected,
+            connected = self.connect_for(&request) => connected,
             error = dial.stream.receive.given_up() => {
                 record.finish(given_up(&error), Some(&error.to_string()), 0, 0);
                 return;
@@ -74,16 +74,25 @@ impl Dials {
         }
     }
 
-    async fn connect(&self, request: &DialRequest) -> Result<TcpStream, TargetError> {
-        if request.network != "tcp" {
-            return Err(TargetError {
-                kind: DialErrorKind::Malformed,
-                text: format!("dial {0}: unknown network {0}", request.network),
-            });
-        }
+    async fn connect_for(&self, request: &DialRequest) -> Result<TcpStream, TargetError> {
         let asked = Duration::from_millis(u64::from(request.timeout_ms));
         let limit = if asked.is_zero() { self.limit } else { self.limit.min(asked) };
-        target::connect(&request.address, limit).await
+        self.connect(&request.network, &request.address, limit).await
+    }
+
+    /// Connects to a target within `limit`. There is no network but `tcp`.
+    ///
+    /// # Errors
+    /// As [`target::connect`], in the reference's words.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the connect.
+    pub async fn connect(&self, network: &str, address: &str, limit: Duration) -> Result<TcpStream, TargetError> {
+        if network != "tcp" {
+            let text = format!("dial {network}: unknown network {network}");
+            return Err(TargetError { kind: DialErrorKind::Malformed, text });
+        }
+        target::connect(address, limit).await
     }
 
     async fn refuse(&self, error: &TargetError, mut dial: OpenDial, record: DialRecord<Metrics>) {

@@ -9,13 +9,16 @@ use konnectivity_process::{
 };
 use konnectivity_transport::{
     connection::ConnectionLost,
+    packet::PacketType,
     wire::{code::ConnectionCode, message::DialErrorKind},
 };
 use prometheus::{Histogram, IntCounterVec, IntGauge};
 
-use self::leases::LeaseMetrics;
+use self::{leases::LeaseMetrics, packets::PacketMetrics};
+use crate::server_connection::choice::{Reason, Transport};
 
 mod leases;
+mod packets;
 
 const PREFIX: &str = "konnectivity_network_proxy_agent_";
 
@@ -33,6 +36,10 @@ pub struct Metrics {
     known_servers: IntGauge,
     endpoint_connections: Series<IntGauge>,
     stream_errors: IntCounterVec,
+    packets: PacketMetrics,
+    over_quic: Series<IntGauge>,
+    over_grpc: Series<IntGauge>,
+    transport_choices: IntCounterVec,
     /// Of leases, which nobody reads yet.
     #[allow(dead_code, reason = "nobody lists leases yet")]
     pub leases: LeaseMetrics,
@@ -51,7 +58,19 @@ impl Metrics {
         );
         let endpoints =
             registry.gauges("open_endpoint_connections", "Current number of open endpoint connections.", &[]);
+        let transports = registry.gauges(
+            "server_transport",
+            "Connections to servers that are in use, by what carries them (quic, grpc).",
+            &["transport"],
+        );
         Self {
+            over_quic: series(&transports, [Transport::Quic.name()]),
+            over_grpc: series(&transports, [Transport::Grpc.name()]),
+            transport_choices: registry.counters(
+                "server_transport_choices_total",
+                "Connections to servers that came into use, by what carries them and why.",
+                &["transport", "reason"],
+            ),
             dial_duration: series(&dials, []),
             dial_failures: registry.counters(
                 "endpoint_dial_failure_total",
@@ -74,6 +93,7 @@ impl Metrics {
                  (example: from_agent, Code.Unavailable, DIAL_RSP)",
                 &["segment", "code", "packet_type"],
             ),
+            packets: PacketMetrics::new(&registry),
             leases: LeaseMetrics::new(&registry),
             totals: DialTotals::new(&registry),
             registry,
@@ -103,10 +123,34 @@ impl Metrics {
             ConnectionLost::Closed { code, .. } => matches!(code, Some(Drained | DrainDeadline | Stopping)),
             _ => false,
         };
-        if !stopped {
+        self.stream_lost((!stopped).then_some("Unavailable"));
+    }
+
+    /// The same over gRPC, whose code tells how; `None` for an end that is no error.
+    pub fn stream_lost(&self, code: Option<&'static str>) {
+        if let Some(code) = code {
             self.server_failures.with_label_values(&["from_server"]).inc();
-            self.stream_errors.with_label_values(&["to_agent", "Unavailable", "Unknown"]).inc();
+            self.stream_errors.with_label_values(&["to_agent", code, "Unknown"]).inc();
         }
+    }
+
+    /// A packet goes to a server over gRPC.
+    pub fn packet_sent(&self, kind: PacketType) {
+        self.packets.sent(kind);
+    }
+
+    /// A packet has come from a server over gRPC.
+    pub fn packet_received(&self, kind: PacketType) {
+        self.packets.received(kind);
+    }
+
+    /// A connection to a server is in use until the guard is dropped.
+    pub fn server_transport(&self, transport: Transport, reason: Reason) -> Counted {
+        self.transport_choices.with_label_values(&[transport.name(), reason.label()]).inc();
+        Counted::new(match transport {
+            Transport::Quic => &self.over_quic,
+            Transport::Grpc => &self.over_grpc,
+        })
     }
 
     /// Counts a connection to a target until the guard is dropped.

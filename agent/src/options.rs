@@ -3,13 +3,14 @@
 
 use clap::{ArgAction, Args};
 use konnectivity_process::{
-    duration::GoDuration, flag, klog::KlogOptions, layers::Settings, quic::QuicOptions, selector::Selector,
-    slice::StringSlice,
+    byte_size::ByteSize, duration::GoDuration, flag, klog::KlogOptions, layers::Settings, quic::QuicOptions,
+    selector::Selector, slice::StringSlice,
 };
 use serde::{Deserialize, Serialize};
 
 // Headings of `--help`.
 const SERVERS: &str = "Servers";
+const GRPC: &str = "gRPC";
 const IDENTITY: &str = "This agent";
 const LIMITS: &str = "Limits";
 const HEALTH: &str = "Health, profiles and logs";
@@ -24,9 +25,19 @@ pub struct Options {
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", help_heading = SERVERS)]
     pub proxy_server_host: String,
 
-    /// UDP port of the servers
+    /// Port of the servers: UDP for QUIC, TCP for gRPC
     #[arg(long, value_name = "PORT", default_value = "8091", value_parser = flag::integer, help_heading = SERVERS)]
     pub proxy_server_port: i64,
+
+    /// What carries dials: quic; grpc, one stream on TCP, which is what the reference's servers speak; or auto, QUIC where it
+    /// works, gRPC as long as it does not
+    #[arg(long, value_name = "NAME", default_value = "auto", help_heading = SERVERS)]
+    pub transport: String,
+
+    /// With --transport=auto, how long an agent on gRPC waits before it tries QUIC again. After each failure it waits twice
+    /// as long, up to ten minutes
+    #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = SERVERS)]
+    pub quic_retry_interval: GoDuration,
 
     /// File with the certificate authorities that the servers' certificates must come from
     #[arg(long, value_name = "FILE", default_value = "", help_heading = SERVERS)]
@@ -52,6 +63,26 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = SERVERS)]
     pub sync_forever: bool,
+
+    /// How long nothing may come from a server over gRPC until it is pinged; without an answer its connection is closed after
+    /// 20s. Less than 10s: 10s. For servers over QUIC see --quic-keep-alive-interval
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = GRPC)]
+    pub keepalive_time: GoDuration,
+
+    /// Names of protocols that are offered in the TLS handshake before h2, so that a proxy can tell agents from others. Over
+    /// QUIC there is one protocol, konnectivity-quic/1
+    #[arg(long, value_name = "NAMES", default_value = "", help_heading = GRPC)]
+    pub alpn_proto: StringSlice,
+
+    /// Bytes that may wait for the target of one dial over gRPC, where all dials share a stream. Above that the server is
+    /// read more slowly, at four times as many not at all. All of them count for --quic-memory-budget
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", help_heading = GRPC)]
+    pub grpc_dial_buffer: ByteSize,
+
+    /// What becomes of a dial over gRPC whose target has had more than --grpc-dial-buffer waiting and has taken nothing for
+    /// 10s: close (the dial ends, and others go on) or wait (others wait for it, as in the reference)
+    #[arg(long, value_name = "NAME", default_value = "close", help_heading = GRPC)]
+    pub grpc_slow_dials: String,
 
     /// This agent's id, which must differ from that of every other agent. Empty: the environment's PROXY_AGENT_ID, or
     /// else a random UUID
@@ -143,21 +174,13 @@ pub struct Options {
     #[arg(long, value_name = "TYPE", default_value = "application/vnd.kubernetes.protobuf", help_heading = KUBERNETES)]
     pub kube_api_content_type: String,
 
-    /// Is how often the reference looks at its connections. Here QUIC's keep-alive and idle timeout find a lost one
+    /// Is how often the reference looks at its connections. Here a connection that is lost is noticed without looking, by its
+    /// keep-alive at the latest
     #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = OTHERS)]
     pub probe_interval: GoDuration,
 
-    /// Is for connections over gRPC. Those over QUIC have --quic-keep-alive-interval, and --quic-idle-timeout finds the dead
-    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", help_heading = OTHERS)]
-    pub keepalive_time: GoDuration,
-
-    /// Names of protocols that the reference offers in its TLS handshake before h2, so that a proxy can tell agents from
-    /// others. Over QUIC there is one protocol, konnectivity-quic/1, and nothing to be told from
-    #[arg(long, value_name = "NAMES", default_value = "", help_heading = OTHERS)]
-    pub alpn_proto: StringSlice,
-
-    /// Is the length of the reference's queues, and must be above 0. Here no data waits in a queue:
-    /// --quic-stream-receive-window bounds what a dial may hold
+    /// Is the length of the reference's queues, and must be above 0. Here --quic-stream-receive-window and
+    /// --grpc-dial-buffer bound what a dial may hold
     #[arg(long, value_name = "NUMBER", default_value = "150", value_parser = flag::integer, help_heading = OTHERS)]
     pub xfr_channel_size: i64,
 
@@ -184,7 +207,7 @@ pub struct Options {
 impl Settings for Options {
     const PROGRAM: &'static str = "proxy-agent";
     const ROLE: &'static str = "agent";
-    const ABOUT: &'static str = "Connects to proxy-servers over QUIC and dials targets for them";
+    const ABOUT: &'static str = "Connects to proxy-servers, over QUIC or gRPC, and dials targets for them";
     const ENVIRONMENT: &'static [(&'static str, &'static str)] = &[("agent-id", "PROXY_AGENT_ID")];
     const DEPRECATED: &'static [(&'static str, &'static str)] =
         &[("lease-label", "use --lease-label-selector instead")];

@@ -1,147 +1,214 @@
-//! The life of one connection to one server: connect, say hello, accept dials, drain.
+//! The relation to one server: over QUIC where that works, over gRPC as long as it does not, and back.
+//!
+//! ```text
+//! choice --> race --+-- QUIC first --> serve until lost ------------------------------------+--> lost
+//!  (what     (both  |                      ^                                                |
+//! to try)   attempts)                      | takes over; gRPC's last dials end by themselves|
+//!                   +-- gRPC first --> serve until lost --------------------------------------+
+//!                                     meanwhile: QUIC to the same server, with growing pauses
+//! ```
+//!
+//! `choice.rs` is a value that decides; `race.rs` runs two attempts; `quic.rs` and `grpc.rs` are the connections, which this
+//! file knows by the traits of `carrier.rs` only; `served.rs` is what the admin pages show.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+pub mod carrier;
+pub mod carriers;
+pub mod choice;
+pub mod grpc;
+mod over_grpc;
+pub mod quic;
+pub mod race;
+pub mod served;
 
-use dashmap::DashMap;
-use konnectivity_process::version;
-use konnectivity_transport::{
-    budget::MemoryBudget,
-    connection::{Connection, ConnectionLost},
-    control::{ControlStream, HelloError, say_hello},
-    endpoint::{self, ConnectError},
-    error::with_sources,
-    id::{AgentId, IdError, ServerId},
-    settings::QuicSettings,
-    wire::{
-        code::ConnectionCode,
-        message::{ControlBody, Drain, Hello},
-    },
+use std::{
+    future::pending,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio_util::sync::CancellationToken;
+
+use konnectivity_transport::{error::with_sources, id::ServerId};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{
-    config::ServerAddress,
-    dial::Dials,
-    happy_eyeballs::{STAGGER, order, race},
-    server_set,
+use self::{
+    carrier::{Carrier, Carriers, GrpcCarrier, QuicCarrier},
+    choice::{Attempted, Choice, Plan, Quic, Reason, Transport, Why},
+    race::{Attempt, BothFailed, Won, race},
+    served::{Back, InUse, Served},
 };
-
-/// How long the last packets of a closed connection may take.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+use crate::server_set;
 
 /// Why there is no connection to a server.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectFailure {
+pub enum ConnectFailure<Q: std::error::Error, G: std::error::Error> {
     /// The server's name cannot be resolved.
     #[error("cannot resolve {host} of --proxy-server-host")]
     Resolve {
         /// The name.
         host: String,
         /// What the resolver says.
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// No address of the server answers.
-    #[error("{}", .0.iter().map(|(_, error)| with_sources(error)).collect::<Vec<_>>().join("; "))]
-    Addresses(Vec<(SocketAddr, ConnectError)>),
-    /// The server did not accept the agent.
-    #[error("the server at {remote} did not accept this agent")]
-    Hello {
-        /// Its address.
-        remote: SocketAddr,
-        /// What it says.
-        source: HelloError,
+    /// Over QUIC, which is all there is.
+    #[error("{}{hint}", with_sources(.error))]
+    Quic {
+        /// Why.
+        error: Q,
+        /// What may be the matter.
+        hint: &'static str,
     },
-    /// The server's id cannot be used.
-    #[error("the server at {remote} says an id that cannot be used")]
-    ServerId {
-        /// Its address.
-        remote: SocketAddr,
-        /// What is wrong with it.
-        source: IdError,
-    },
+    /// Over gRPC, which is all there is.
+    #[error("over gRPC: {}", with_sources(.0))]
+    Grpc(G),
+    /// Neither way.
+    #[error(transparent)]
+    Both(BothFailed<Q, G>),
 }
+
+/// For whom `--transport=quic` says what it cannot know.
+const QUIC_ONLY: &str =
+    " (--transport=quic is set: servers that speak gRPC only, such as the reference's, need auto or grpc)";
 
 /// Makes connections to whichever server the address leads to.
-pub struct Connector {
-    /// Where the servers are.
-    pub server: ServerAddress,
-    /// Who we say we are.
-    pub agent_id: AgentId,
-    /// What we say we can reach, URL-encoded.
-    pub identifiers: String,
-    /// How we check the server and prove who we are.
-    pub tls: rustls::ClientConfig,
-    /// How connections behave.
-    pub quic: QuicSettings,
-    /// What all connections together may hold.
-    pub budget: Arc<MemoryBudget>,
-    /// What each dial needs.
-    pub dials: Dials,
-    /// Cancelled when the agent drains: the servers are told.
-    pub drain: CancellationToken,
-    /// Cancelled when connections are to be closed once they have no dials.
-    pub leave: CancellationToken,
-    /// Connections that are served now, for metrics.
-    pub served: Arc<DashMap<ServerId, Connection>>,
+pub struct Connector<C> {
+    shared: Arc<Shared<C>>,
 }
 
-impl server_set::Connector for Connector {
-    type Connection = ServerConnection;
-    type Error = ConnectFailure;
+/// What all connections share.
+pub struct Shared<C> {
+    /// Makes single attempts.
+    pub carriers: Arc<C>,
+    /// The servers' name, for messages.
+    pub host: String,
+    /// Why there is only one way, if there is only one.
+    pub configured: String,
+    /// What was learned.
+    pub choice: Mutex<Choice>,
+    /// Time limit of an attempt to come back to QUIC.
+    pub attempt_limit: Duration,
+    /// Cancelled when the agent drains: nothing new is tried.
+    pub drain: CancellationToken,
+    /// Owns what is left of a connection that another one has taken over from.
+    pub tasks: TaskTracker,
+    /// Connections that serve now.
+    pub served: Arc<Served>,
+}
 
-    async fn connect(&self) -> Result<ServerConnection, ConnectFailure> {
-        let host = self.server.host.as_str();
-        let found = tokio::net::lookup_host((host, self.server.port)).await;
-        let addresses: Vec<_> =
-            found.map_err(|source| ConnectFailure::Resolve { host: host.to_owned(), source })?.collect();
-        let attempt = |remote| endpoint::connect(remote, host, self.tls.clone(), &self.quic, self.budget.clone());
-        let connection = race(order(addresses), STAGGER, attempt).await.map_err(ConnectFailure::Addresses)?;
-        let remote = connection.remote();
-        let hello = Hello {
-            agent_id: self.agent_id.to_string(),
-            identifiers: self.identifiers.clone(),
-            token: String::new(),
-            software: format!("konnectivity-quic {}", version::VERSION),
-            capabilities: Vec::new(),
-        };
-        let (control, welcome) =
-            say_hello(&connection, hello).await.map_err(|source| ConnectFailure::Hello { remote, source })?;
-        let server_id = ServerId::new(welcome.server_id).map_err(|source| {
-            connection.close(ConnectionCode::Protocol, &format!("the server's id cannot be used: {source}"));
-            ConnectFailure::ServerId { remote, source }
-        })?;
-        let server = server_id.as_str().into();
-        Ok(ServerConnection {
-            server_id,
-            server_count: welcome.server_count,
-            connection,
-            control,
-            dials: Dials { server, ..self.dials.clone() },
-            drain: self.drain.clone(),
-            leave: self.leave.clone(),
-            server_drains: CancellationToken::new(),
-            served: self.served.clone(),
-        })
+impl<C: Carriers> Connector<C> {
+    /// A connector that has learned nothing but what `shared` says.
+    pub fn new(shared: Shared<C>) -> Self {
+        Self { shared: Arc::new(shared) }
     }
 }
 
-/// A connection whose server has said who it is.
-pub struct ServerConnection {
-    server_id: ServerId,
-    server_count: u32,
-    connection: Connection,
-    control: ControlStream,
-    dials: Dials,
-    drain: CancellationToken,
-    leave: CancellationToken,
-    server_drains: CancellationToken,
-    served: Arc<DashMap<ServerId, Connection>>,
+type Failure<C> = ConnectFailure<<C as Carriers>::QuicError, <C as Carriers>::GrpcError>;
+type QuicAttempt<C> = Attempt<<C as Carriers>::Quic, <C as Carriers>::QuicError>;
+
+impl<C: Carriers> server_set::Connector for Connector<C> {
+    type Connection = ServerConnection<C>;
+    type Error = Failure<C>;
+
+    async fn connect(&self) -> Result<ServerConnection<C>, Failure<C>> {
+        let carriers = &self.shared.carriers;
+        let addresses = carriers.resolve().await;
+        let addresses =
+            addresses.map_err(|source| ConnectFailure::Resolve { host: self.shared.host.clone(), source })?;
+        let plan = self.shared.choice().plan();
+        let configured = || Why::new(Reason::Configured, &self.shared.configured);
+        match plan {
+            Plan::Only(Transport::Quic) => {
+                let connected = carriers.clone().quic(addresses).await;
+                let hint = |error: &C::QuicError| if C::is_silence(error) { QUIC_ONLY } else { "" };
+                let quic = connected.map_err(|error| ConnectFailure::Quic { hint: hint(&error), error })?;
+                Ok(self.over_quic(quic, configured()))
+            }
+            Plan::Only(Transport::Grpc) => {
+                let grpc = carriers.clone().grpc(addresses).await.map_err(ConnectFailure::Grpc)?;
+                Ok(self.over_grpc(grpc, configured(), None))
+            }
+            Plan::Race { first, head_start } => {
+                let quic = || -> QuicAttempt<C> { Box::pin(carriers.clone().quic(addresses.clone())) };
+                let grpc = || -> Attempt<_, _> { Box::pin(carriers.clone().grpc(addresses.clone())) };
+                let won = race((first, head_start), quic, grpc).await.map_err(ConnectFailure::Both)?;
+                Ok(self.won(won, first, head_start))
+            }
+        }
+    }
 }
 
-impl server_set::Connection for ServerConnection {
+impl<C: Carriers> Connector<C> {
+    fn won(
+        &self,
+        won: Won<C::Quic, C::Grpc, C::QuicError>,
+        first: Transport,
+        head_start: Duration,
+    ) -> ServerConnection<C> {
+        match won {
+            Won::Quic(quic) => {
+                let why = match first {
+                    Transport::Quic => Why::new(Reason::QuicAnswered, "QUIC has answered"),
+                    Transport::Grpc => Why::new(Reason::GrpcFailed, "TCP went first, and QUIC was sooner"),
+                };
+                self.over_quic(quic, why)
+            }
+            Won::Grpc(grpc, quic) => {
+                let (quic, under_way) = match quic {
+                    race::Quic::NotTried => (Quic::NotTried, None),
+                    race::Quic::Silent(attempt) => (Quic::Silent(head_start), Some(attempt)),
+                    race::Quic::Failed(error) => (Quic::Failed(with_sources(&error)), None),
+                };
+                let why = self.shared.choice().on_grpc(grpc.server_id(), &quic, Instant::now());
+                self.over_grpc(grpc, why, under_way)
+            }
+        }
+    }
+
+    fn over_quic(&self, quic: C::Quic, why: Why) -> ServerConnection<C> {
+        self.shared.choice().on_quic(quic.server_id(), Instant::now());
+        self.connection(Current::Quic(quic), why)
+    }
+
+    fn over_grpc(&self, grpc: C::Grpc, why: Why, quic: Option<QuicAttempt<C>>) -> ServerConnection<C> {
+        self.connection(Current::Grpc(grpc, quic), why)
+    }
+
+    fn connection(&self, current: Current<C>, why: Why) -> ServerConnection<C> {
+        let (server_id, server_count) = match &current {
+            Current::Quic(quic) => (quic.server_id().clone(), quic.server_count()),
+            Current::Grpc(grpc, _) => (grpc.server_id().clone(), grpc.server_count()),
+        };
+        let server = Server { id: server_id, drains: CancellationToken::new(), shared: self.shared.clone() };
+        ServerConnection { server, server_count, current, why }
+    }
+}
+
+impl<C> Shared<C> {
+    fn choice(&self) -> MutexGuard<'_, Choice> {
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The relation to one server, which has said who it is.
+pub struct ServerConnection<C: Carriers> {
+    server: Server<C>,
+    server_count: u32,
+    current: Current<C>,
+    why: Why,
+}
+
+/// What serves at first.
+enum Current<C: Carriers> {
+    Quic(C::Quic),
+    /// With an attempt over QUIC that may yet be through.
+    Grpc(C::Grpc, Option<QuicAttempt<C>>),
+}
+
+impl<C: Carriers> server_set::Connection for ServerConnection<C> {
     fn server_id(&self) -> &ServerId {
-        &self.server_id
+        &self.server.id
     }
 
     fn server_count(&self) -> u32 {
@@ -149,119 +216,133 @@ impl server_set::Connection for ServerConnection {
     }
 
     fn server_drains(&self) -> CancellationToken {
-        self.server_drains.clone()
+        self.server.drains.clone()
     }
 
     async fn serve(self) {
-        let span =
-            tracing::info_span!("connection", server_id = %self.server_id, remote_addr = %self.connection.remote());
-        self.serve_to_end().instrument(span).await;
+        let Self { server, current, why, .. } = self;
+        let quic = match current {
+            Current::Quic(quic) => Some((quic, why)),
+            Current::Grpc(grpc, attempt) => server.over_grpc(grpc, &why, attempt).await,
+        };
+        if let Some((quic, why)) = quic {
+            server.over_quic(quic, &why).await;
+        }
     }
 
     async fn close_duplicate(self) {
-        self.connection.close(ConnectionCode::DuplicateServer, "this agent has a connection to this server already");
-        self.connection.wait_closed(CLOSE_LIMIT).await;
-    }
-}
-
-impl ServerConnection {
-    async fn serve_to_end(self) {
-        let Self { server_id, connection, control, dials, drain, leave, server_drains, served, .. } = self;
-        served.insert(server_id.clone(), connection.clone());
-        let lost = tokio::select! {
-            lost = accept(&connection, &dials) => lost,
-            lost = attend(&connection, control, &drain, &server_drains) => lost,
-            lost = end(&connection, &dials.stop, &leave) => lost,
-        };
-        tracing::info!(reason = %lost, "disconnected from a server");
-        dials.metrics.server_gone(&lost);
-        served.remove(&server_id);
-        // What is left to do must not delay the next connection.
-        dials.tasks.spawn(async move { connection.wait_closed(CLOSE_LIMIT).await });
-    }
-}
-
-/// Accepts dials, each in a task of its own, until the connection is gone.
-async fn accept(connection: &Connection, dials: &Dials) -> ConnectionLost {
-    loop {
-        match connection.accept_dial().await {
-            Ok(incoming) => dials.tasks.spawn(dials.clone().serve(incoming)),
-            Err(lost) => return lost,
-        };
-    }
-}
-
-/// Handles control messages, and tells the server when the agent drains.
-async fn attend(
-    connection: &Connection,
-    mut control: ControlStream,
-    drain: &CancellationToken,
-    server_drains: &CancellationToken,
-) -> ConnectionLost {
-    let mut told = false;
-    let mut govern = std::pin::pin!(connection.govern());
-    loop {
-        tokio::select! {
-            () = &mut govern => break,
-            () = drain.cancelled(), if !told => {
-                told = true;
-                let message = ControlBody::Drain(Drain { reason: "the agent is stopping".into() });
-                if let Err(error) = control.sender.send(message).await {
-                    // If the connection is gone already, this changes nothing.
-                    connection.close(ConnectionCode::Protocol, &format!("control stream: {}", with_sources(&error)));
-                    break;
-                }
-            }
-            message = control.receiver.next() => match message {
-                Ok(ControlBody::Drain(drain)) => {
-                    tracing::info!(reason = drain.reason, "the server drains");
-                    server_drains.cancel();
-                }
-                // Server addresses are for a later version of this agent, which says so in its capabilities.
-                Ok(ControlBody::Servers(_)) => {}
-                Ok(_) => {
-                    connection.close(ConnectionCode::Protocol, "a server must not send this control message");
-                    break;
-                }
-                Err(error) => {
-                    // If the connection is gone already, this changes nothing.
-                    connection.close(ConnectionCode::Protocol, &format!("control stream: {}", with_sources(&error)));
-                    break;
-                }
-            },
+        let reason = "this agent has a connection to this server already";
+        match self.current {
+            Current::Quic(quic) => quic.close(reason).await,
+            Current::Grpc(grpc, _) => grpc.close(reason).await,
         }
     }
-    connection.closed().await
 }
 
-/// When the agent leaves: closes the connection when its last dial has ended, or when dials must end now.
-async fn end(connection: &Connection, stop: &CancellationToken, leave: &CancellationToken) -> ConnectionLost {
-    leave.cancelled().await;
-    let deadline_passed = tokio::select! {
-        () = idle(connection, LAST_DIALS) => false,
-        () = stop.cancelled() => true,
-    };
-    if deadline_passed {
-        // Dials that were told to stop end after their last bytes; the process does not wait for ever.
-        idle(connection, Duration::ZERO).await;
-        connection.close(ConnectionCode::DrainDeadline, "the agent has stopped; its time to drain has passed");
-    } else {
-        connection.close(ConnectionCode::Drained, "the agent has stopped; its last dial has ended");
+/// One server, however it is reached.
+struct Server<C> {
+    id: ServerId,
+    /// Cancelled when it says that it drains.
+    drains: CancellationToken,
+    shared: Arc<Shared<C>>,
+}
+
+impl<C: Carriers> Server<C> {
+    /// Serves over QUIC until that is lost.
+    async fn over_quic(&self, quic: C::Quic, why: &Why) {
+        let span = tracing::info_span!("connection", server_id = %self.id, transport = "quic");
+        span.in_scope(|| tracing::info!(reason = why.text, "serving over QUIC"));
+        let _in_use = self.shared.served.begin(&self.id, Transport::Quic, quic.handle(), why);
+        let end = quic.serve(self.drains.clone()).instrument(span).await;
+        self.shared.choice().on_quic_ended(&self.id, end.silent, end.lasted, Instant::now());
     }
-    connection.closed().await
-}
 
-/// How often a draining agent looks whether its last dial has ended.
-const IDLE_CHECK: Duration = Duration::from_millis(50);
+    /// Serves over gRPC until that is lost, or until QUIC to the same server is there to take over.
+    async fn over_grpc(&self, grpc: C::Grpc, why: &Why, attempt: Option<QuicAttempt<C>>) -> Option<(C::Quic, Why)> {
+        let span = tracing::info_span!("connection", server_id = %self.id, transport = "grpc");
+        span.in_scope(|| match why.reason {
+            Reason::Configured => tracing::info!(reason = why.text, "serving over gRPC"),
+            _ => tracing::warn!(reason = why.text, "serving over gRPC, until QUIC works"),
+        });
+        let in_use = self.shared.served.begin(&self.id, Transport::Grpc, grpc.handle(), why);
+        let moved = CancellationToken::new();
+        let begun = Instant::now();
+        let mut serving: Pin<Box<_>> = Box::pin(grpc.serve(moved.clone(), self.drains.clone()).instrument(span));
+        let quic = tokio::select! {
+            biased;
+            () = &mut serving => return None,
+            quic = self.back_to_quic(attempt, &in_use) => quic,
+        };
+        // The server has taken the new connection: nothing is lost if it sends no more dials to the old one.
+        in_use.moved();
+        moved.cancel();
+        self.shared.tasks.spawn(async move {
+            serving.await;
+            drop(in_use);
+        });
+        let text = format!("QUIC works again after {:.1} s over gRPC", begun.elapsed().as_secs_f64());
+        Some((quic, Why::new(Reason::QuicBack, text)))
+    }
 
-/// Dials that were on their way when the server heard of the drain still come: the agent waits that long for them.
-const LAST_DIALS: Duration = Duration::from_millis(500);
+    /// Tries QUIC until it reaches this server. Never returns where that is not wanted, and once the agent drains.
+    async fn back_to_quic(&self, attempt: Option<QuicAttempt<C>>, in_use: &InUse) -> C::Quic {
+        if self.shared.choice().comes_back() {
+            tokio::select! {
+                biased;
+                () = self.shared.drain.cancelled() => in_use.back(Back::No),
+                quic = self.try_quic(attempt, in_use) => return quic,
+            }
+        }
+        pending().await
+    }
 
-/// Waits until no dial is open, and then for none to come for `quiet`.
-async fn idle(connection: &Connection, quiet: Duration) {
-    let mut lasted = Duration::ZERO;
-    while connection.open_dials() > 0 || lasted < quiet {
-        tokio::time::sleep(IDLE_CHECK).await;
-        lasted = if connection.open_dials() > 0 { Duration::ZERO } else { lasted + IDLE_CHECK };
+    async fn try_quic(&self, mut attempt: Option<QuicAttempt<C>>, in_use: &InUse) -> C::Quic {
+        let choice = || self.shared.choice();
+        loop {
+            let attempted = match attempt.take() {
+                Some(attempt) => {
+                    in_use.back(Back::Trying);
+                    match self.attempt_quic(attempt).await {
+                        Ok(quic) => return quic,
+                        Err(attempted) => attempted,
+                    }
+                }
+                // QUIC had failed already, or was not to be tried.
+                None => Attempted::Failed,
+            };
+            let pause = choice().pause(&self.id, attempted, Instant::now(), rand::random());
+            in_use.back(Back::At(Instant::now() + pause));
+            tracing::debug!(server_id = %self.id, ?attempted, ?pause, "QUIC is tried again after a pause");
+            sleep(pause).await;
+            let carriers = self.shared.carriers.clone();
+            attempt = match carriers.resolve().await {
+                Ok(addresses) => Some(Box::pin(carriers.quic(addresses))),
+                // The name's look-up counts as a failure.
+                Err(_) => None,
+            };
+        }
+    }
+
+    async fn attempt_quic(&self, attempt: QuicAttempt<C>) -> Result<C::Quic, Attempted> {
+        match timeout(self.shared.attempt_limit, attempt).await {
+            Ok(Ok(quic)) if *quic.server_id() == self.id => {
+                self.shared.choice().on_quic(&self.id, Instant::now());
+                Ok(quic)
+            }
+            Ok(Ok(quic)) => {
+                let other = quic.server_id();
+                tracing::debug!(server_id = %self.id, %other, "QUIC was to come back to one server and reached another");
+                self.shared.tasks.spawn(quic.close("this agent looks for another server"));
+                Err(Attempted::OtherServer)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(server_id = %self.id, error = with_sources(&error), "no way back to QUIC yet");
+                Err(Attempted::Failed)
+            }
+            Err(_) => Err(Attempted::Failed),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ pub mod log_file;
 pub mod logging;
 pub mod metrics;
 pub mod open_files;
+pub mod percent;
 pub mod problems;
 pub mod profile;
 pub mod proxy_environment;
@@ -36,6 +37,7 @@ pub mod selector;
 pub mod signals;
 pub mod slice;
 pub mod sparse;
+pub mod utc;
 pub mod version;
 
 #[cfg(any(test, feature = "testing"))]

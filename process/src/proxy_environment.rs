@@ -1,9 +1,112 @@
 //! The HTTP proxy that the environment asks programs to use: `HTTPS_PROXY`, `NO_PROXY` and their lower-case spellings,
 //! as Go's `golang.org/x/net/http/httpproxy` reads them.
 //!
-//! The reference's agent reaches its servers through such a proxy. Ours cannot: a CONNECT proxy carries TCP.
+//! The reference's agent reaches its servers through such a proxy. A CONNECT proxy carries TCP, so that only connections
+//! over gRPC go through it.
 
 use std::net::IpAddr;
+
+use crate::percent;
+
+/// Without a port in a proxy's address, gRPC's library for Go takes this one.
+const DEFAULT_PORT: u16 = 443;
+
+/// A proxy that is asked by CONNECT, without TLS of its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpProxy {
+    /// Its name or address, without brackets.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+    /// What `Proxy-Authorization` is to say. Secret.
+    pub authorization: Option<String>,
+}
+
+impl std::fmt::Debug for HttpProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpProxy").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+/// Why a proxy cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpProxyError {
+    /// It is to be spoken to in another way.
+    #[error("{shown:?} is not an HTTP proxy that is spoken to without TLS")]
+    Scheme {
+        /// The address without name and password.
+        shown: String,
+    },
+    /// It is no address.
+    #[error("{shown:?} is not the address of a proxy, such as http://proxy:3128")]
+    Address {
+        /// The address without name and password.
+        shown: String,
+    },
+}
+
+impl HttpProxy {
+    /// Takes `http://name:password@host:port`, of which only the host must be there.
+    ///
+    /// # Errors
+    /// [`HttpProxyError`].
+    pub fn parse(address: &str) -> Result<Self, HttpProxyError> {
+        let shown = || without_credentials(address);
+        let rest = match address.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some(_) => return Err(HttpProxyError::Scheme { shown: shown() }),
+            None => address,
+        };
+        let rest = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        let (credentials, place) = match rest.rsplit_once('@') {
+            Some((credentials, place)) => (Some(credentials), place),
+            None => (None, rest),
+        };
+        let bad = || HttpProxyError::Address { shown: shown() };
+        let (host, port) = match split_host_port(place) {
+            Some((host, "")) => (host, DEFAULT_PORT),
+            Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
+            None => (place.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(place), DEFAULT_PORT),
+        };
+        if host.is_empty() || port == 0 || host.contains(|c: char| c.is_whitespace() || "[]@".contains(c)) {
+            return Err(bad());
+        }
+        let authorization = credentials.map(|text| {
+            let (name, password) = text.split_once(':').unwrap_or((text, ""));
+            let plain =
+                [percent::decoded(name.as_bytes()), b":".to_vec(), percent::decoded(password.as_bytes())].concat();
+            format!("Basic {}", base64(&plain))
+        });
+        Ok(Self { host: host.to_owned(), port, authorization })
+    }
+}
+
+/// The proxy that applies to a host and port, ready to be used; `None` when the host is to be reached directly.
+///
+/// # Errors
+/// [`HttpProxyError`] when the environment names something else than an HTTP proxy.
+pub fn http_proxy_for(
+    host: &str,
+    port: u16,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Option<HttpProxy>, HttpProxyError> {
+    named_proxy(host, port, environment).map(|proxy| HttpProxy::parse(&proxy)).transpose()
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |place: usize| u32::from(group.get(place).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let digit = char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]);
+            text.push(if place <= group.len() { digit } else { '=' });
+        }
+    }
+    text
+}
 
 /// The proxy that applies to a host and port, without the name and password that may be in its address; `None` when
 /// the host is to be reached directly.
@@ -11,11 +114,16 @@ use std::net::IpAddr;
 /// It differs from Go in two rare points: what Go cannot read as an address counts as a proxy too, since somebody wanted
 /// one, and names outside of ASCII are compared as they are written.
 pub fn proxy_for(host: &str, port: u16, environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+    named_proxy(host, port, environment).map(|proxy| without_credentials(&proxy))
+}
+
+/// The same with name and password.
+fn named_proxy(host: &str, port: u16, environment: impl Fn(&str) -> Option<String>) -> Option<String> {
     let either =
         |upper, lower| [upper, lower].into_iter().find_map(|name| environment(name).filter(|it| !it.is_empty()));
     let proxy = either("HTTPS_PROXY", "https_proxy")?;
     let no_proxy = either("NO_PROXY", "no_proxy").unwrap_or_default();
-    uses_proxy(host, port, &no_proxy).then(|| without_credentials(&proxy))
+    uses_proxy(host, port, &no_proxy).then_some(proxy)
 }
 
 /// Whether no rule excepts the host.
@@ -214,7 +322,45 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_proxies() {
+        let proxy = |host: &str, port, authorization: Option<&str>| {
+            Ok(HttpProxy { host: host.to_owned(), port, authorization: authorization.map(str::to_owned) })
+        };
+        for (address, expected) in [
+            ("http://proxy:3128", proxy("proxy", 3128, None)),
+            ("HTTP://proxy:3128/path?query", proxy("proxy", 3128, None)),
+            ("proxy:3128", proxy("proxy", 3128, None)),
+            ("proxy", proxy("proxy", 443, None)),
+            ("http://proxy", proxy("proxy", 443, None)),
+            ("http://[fd00::1]:3128", proxy("fd00::1", 3128, None)),
+            ("http://[fd00::1]", proxy("fd00::1", 443, None)),
+            ("http://user:s%40cret@proxy:1", proxy("proxy", 1, Some("Basic dXNlcjpzQGNyZXQ="))),
+            ("user@proxy:1", proxy("proxy", 1, Some("Basic dXNlcjo="))),
+        ] {
+            assert_eq!(HttpProxy::parse(address), expected, "{address}");
+        }
+        for address in ["https://u:p@proxy:3128", "socks5://proxy:1080"] {
+            let error = HttpProxy::parse(address).unwrap_err();
+            assert!(matches!(&error, HttpProxyError::Scheme { shown } if !shown.contains("u:p")), "{error}");
+        }
+        for address in ["http://", "http://proxy:many", "http://proxy:0", "pro xy:1", "http://user:secret@:80"] {
+            let error = HttpProxy::parse(address).unwrap_err().to_string();
+            assert!(error.contains("is not the address of a proxy") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn base64_of_every_length() {
+        for (plain, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(plain.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
+    }
+
+    #[test]
     fn passwords_are_not_told() {
+        let proxy = HttpProxy::parse("http://user:secret@proxy").unwrap();
+        assert!(!format!("{proxy:?}").contains("authorization"), "{proxy:?}");
         for (proxy, told) in [
             ("http://user:secret@proxy:3128", "http://proxy:3128"),
             ("user:s@cret@proxy:3128", "proxy:3128"),

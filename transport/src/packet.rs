@@ -203,6 +203,11 @@ impl Packet {
     pub fn close_dial(random: i64) -> Self {
         Self::new(PacketType::DialCls, Payload::CloseDial(CloseDial { random }))
     }
+
+    /// The agent goes away soon.
+    pub fn drain() -> Self {
+        Self::new(PacketType::Drain, Payload::Drain(Drain {}))
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +232,7 @@ mod tests {
             Packet::close_request(1),
             Packet::close_response(1, ""),
             Packet::close_dial(7),
+            Packet::drain(),
         ] {
             assert_eq!(Packet::decode(packet.encode_to_vec().as_slice()).unwrap(), packet);
         }

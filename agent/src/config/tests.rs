@@ -1,9 +1,11 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use konnectivity_process::{log_file::Destination, logging::Format, testing};
+use konnectivity_transport::link::SlowDial;
 use tempfile::TempDir;
 
-use super::*;
+use super::{transport::GrpcSettings, *};
+use crate::server_connection::choice::{Transport, Wanted};
 
 const EXAMPLE: &str = include_str!("../../../docs/examples/proxy-agent.toml");
 
@@ -209,16 +211,67 @@ fn each_problem() {
 }
 
 #[test]
-fn an_agent_behind_an_http_proxy_is_refused() {
+fn an_agent_behind_an_http_proxy_has_grpc_only() {
     let fixture = Fixture::new();
     let flags = fixture.with(&["--proxy-server-host=servers.example"]);
     let proxy = ("HTTPS_PROXY", "http://user:secret@proxy:3128");
+    let Ok(config) = load(&flags, &[proxy]) else { panic!("it does not start") };
+    assert_eq!(config.transports.wanted, Wanted::Only(Transport::Grpc));
+    let used = config.transports.grpc.proxy.unwrap();
+    assert_eq!((used.host.as_str(), used.port), ("proxy", 3128));
+
+    for (flags, environment) in [(&flags, &[proxy, ("NO_PROXY", ".example")][..]), (&fixture.with(&[]), &[proxy])] {
+        let Ok(config) = load(flags, environment) else { panic!("it does not start") };
+        assert_eq!((config.transports.wanted, config.transports.grpc.proxy), (Wanted::Auto, None));
+    }
+
+    let flags = fixture.with(&["--proxy-server-host=servers.example", "--transport=quic"]);
     let Err(Exit::Refused(said)) = load(&flags, &[proxy]) else { panic!("it starts") };
-    let expected = "proxy-server-host = \"servers.example\" (flag): the environment (HTTPS_PROXY) wants \
-                    http://proxy:3128 to be used, and QUIC through an HTTP proxy is not yet supported";
+    let expected = "transport = \"quic\" (flag): the environment (HTTPS_PROXY) wants proxy:3128 to be used, and QUIC does \
+                    not go through an HTTP proxy; leave it out";
     assert!(said.contains(expected) && !said.contains("secret"), "{said}");
-    load(&flags, &[proxy, ("NO_PROXY", ".example")]).unwrap();
-    load(&fixture.with(&[]), &[proxy]).unwrap();
+    let Err(Exit::Refused(said)) = load(&flags, &[("HTTPS_PROXY", "socks5://proxy")]) else { panic!("it starts") };
+    assert!(said.contains("(HTTPS_PROXY) wants a proxy: \"socks5://proxy\" is not an HTTP proxy"), "{said}");
+}
+
+#[test]
+fn ways_to_the_servers() {
+    let fixture = Fixture::new();
+    let config = valid(&fixture.with(&[]));
+    assert_eq!(config.transports.wanted, Wanted::Auto);
+    assert_eq!(config.transports.quic_retry_interval, Duration::from_secs(30));
+    assert_eq!(config.transports.grpc.keep_alive, Duration::from_secs(3_600));
+    for (name, wanted) in [("quic", Wanted::Only(Transport::Quic)), ("grpc", Wanted::Only(Transport::Grpc))] {
+        let config = valid(&fixture.with(&[&format!("--transport={name}")]));
+        assert_eq!(config.transports.wanted, wanted);
+    }
+    let config = valid(&fixture.with(&[
+        "--quic-retry-interval=2s",
+        "--keepalive-time=0",
+        "--alpn-proto=a,b",
+        "--grpc-dial-buffer=1MiB",
+        "--grpc-slow-dials=wait",
+    ]));
+    assert_eq!(config.transports.quic_retry_interval, Duration::from_secs(2));
+    let expected = GrpcSettings {
+        keep_alive: Duration::from_secs(10),
+        alpn: vec!["a".to_owned(), "b".to_owned()],
+        dial_buffer: 1 << 20,
+        slow_dials: SlowDial::Wait,
+        proxy: None,
+    };
+    assert_eq!(config.transports.grpc, expected);
+    let long = format!("--alpn-proto={}", "a".repeat(256));
+    for (flag, expected) in [
+        ("--transport=tcp", "\"tcp\" is not a transport; known are auto, quic and grpc; set --transport=auto"),
+        ("--quic-retry-interval=0", "quic retry interval 0s must be greater than 0"),
+        ("--grpc-dial-buffer=1", "is out of range; set it to 64KiB up to 1GiB"),
+        ("--grpc-slow-dials=drop", "\"drop\" is not one of close and wait"),
+        (&long, "has a name that TLS cannot carry"),
+    ] {
+        let problems = refused(&fixture.with(&[flag]));
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{flag}: {problems:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use konnectivity_process::metrics::document;
 use super::*;
 
 /// Families of the reference that are in use here.
-const REFERENCE: [&str; 10] = [
+const REFERENCE: [&str; 11] = [
     "dial_duration_seconds",
     "endpoint_dial_failure_total",
     "known_server_count",
@@ -16,6 +16,7 @@ const REFERENCE: [&str; 10] = [
     "open_server_connections",
     "server_connection_failure_count",
     "stream_errors_total",
+    "stream_packets_total",
 ];
 
 /// Uses everything once.
@@ -23,7 +24,9 @@ fn touch(metrics: &Metrics) {
     metrics.dial_connected(Duration::from_millis(30));
     metrics.dial_failed(DialErrorKind::Refused);
     metrics.server_gone(&ConnectionLost::TimedOut);
+    metrics.packet_received(PacketType::DialReq);
     drop(metrics.endpoint_connection());
+    drop(metrics.server_transport(Transport::Quic, Reason::QuicAnswered));
     metrics.leases.listed(200, "", Duration::from_millis(7));
     metrics.leases.watched(500, "InternalError");
     metrics.dial_ended("finished", 5, 7, Duration::ZERO);
@@ -92,6 +95,32 @@ fn a_server_that_stops_is_no_failure() {
     );
     let errors = family(&text(&metrics), "stream_errors_total");
     let sample = "{code=\"Unavailable\",packet_type=\"Unknown\",segment=\"to_agent\"} 3\n";
+    assert!(errors.lines().count() == 3 && errors.ends_with(sample), "{errors}");
+}
+
+#[test]
+fn packets_are_counted_as_the_reference_counts_them() {
+    let metrics = Metrics::new();
+    metrics.packet_received(PacketType::DialReq);
+    metrics.packet_sent(PacketType::DialRsp);
+    metrics.packet_sent(PacketType::Data);
+    metrics.packet_sent(PacketType::Data);
+    metrics.stream_lost(None);
+    assert_eq!(
+        family(&text(&metrics), "stream_packets_total"),
+        format!(
+            "# HELP {PREFIX}stream_packets_total Count of packets processed, by segment and packet type \
+             (example: from_client, DIAL_REQ)\n\
+             # TYPE {PREFIX}stream_packets_total counter\n\
+             {PREFIX}stream_packets_total{{packet_type=\"DATA\",segment=\"from_agent\"}} 2\n\
+             {PREFIX}stream_packets_total{{packet_type=\"DIAL_REQ\",segment=\"to_agent\"}} 1\n\
+             {PREFIX}stream_packets_total{{packet_type=\"DIAL_RSP\",segment=\"from_agent\"}} 1\n"
+        )
+    );
+    assert_eq!(family(&text(&metrics), "stream_errors_total"), "");
+    metrics.stream_lost(Some("Canceled"));
+    let errors = family(&text(&metrics), "stream_errors_total");
+    let sample = "{code=\"Canceled\",packet_type=\"Unknown\",segment=\"to_agent\"} 1\n";
     assert!(errors.lines().count() == 3 && errors.ends_with(sample), "{errors}");
 }
 

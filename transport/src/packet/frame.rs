@@ -9,8 +9,9 @@ use super::{
     message::{DATA_HEAD_MAX, data_head, encode},
 };
 
-/// A packet with its prefix, in pieces that one system call writes.
-#[derive(Debug)]
+/// A packet with its prefix, in pieces that one system call writes. The default is no packet at all, for the end of a
+/// stream.
+#[derive(Debug, Default)]
 pub struct PacketBuf {
     head: [u8; DATA_HEAD_MAX],
     /// The part of the head that is not sent yet is `at..end`.
