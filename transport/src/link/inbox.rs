@@ -20,6 +20,9 @@ pub const STALL_LIMIT: Duration = Duration::from_secs(10);
 /// How many buffers a dial can hold in the end.
 const HARD_BUFFERS: usize = 4;
 
+/// How much of a pause that took too long is made up for.
+const CATCH_UP: Duration = Duration::from_millis(100);
+
 /// What a piece counts for at least: it has a place in a queue and a counter of its own.
 const PIECE_COST: usize = 128;
 
@@ -120,7 +123,9 @@ impl Pressure {
         if self.is_over(after) {
             let above = (after - self.buffer.max(before)) as f64;
             let pause = STALL_LIMIT.mul_f64(above / (self.hard() - self.buffer).max(1) as f64);
-            let from = self.not_before.map_or(now, |instant| instant.max(now));
+            // A busy machine wakes late, and after small pauses it would be late all the time.
+            let late_by = self.not_before.map_or(Duration::ZERO, |instant| now.saturating_duration_since(instant));
+            let from = self.not_before.filter(|_| late_by <= CATCH_UP).unwrap_or(now);
             self.not_before = Some(from + pause);
         }
     }
@@ -184,6 +189,32 @@ mod tests {
         let took = now - start;
         assert!(took > STALL_LIMIT.mul_f64(0.98) && took < STALL_LIMIT.mul_f64(1.02), "{took:?}");
         assert!(longest < Duration::from_millis(20), "others would wait {longest:?} for each packet");
+    }
+
+    #[test]
+    fn who_wakes_late_does_not_need_longer() {
+        let (late, step) = (Duration::from_millis(20), 4096);
+        let mut now = Instant::now();
+        let (start, mut cost) = (now, BUFFER);
+        let mut pressure = Pressure::new(BUFFER);
+        pressure.grown(0, BUFFER, now);
+        loop {
+            pressure.grown(cost, cost + step, now);
+            cost += step;
+            match pressure.wait(now) {
+                Wait::Until(instant) => now = instant + late,
+                Wait::Room => break,
+                Wait::No => {}
+            }
+        }
+        let took = now - start;
+        assert!(took > STALL_LIMIT.mul_f64(0.98) && took < STALL_LIMIT.mul_f64(1.02), "{took:?}");
+        // But not for a dial that was idle for long.
+        let mut pressure = Pressure::new(BUFFER);
+        pressure.grown(0, BUFFER + step, now);
+        now += 2 * CATCH_UP + STALL_LIMIT;
+        pressure.grown(BUFFER + step, BUFFER + 2 * step, now);
+        assert!(matches!(pressure.wait(now), Wait::Until(_)));
     }
 
     #[test]
