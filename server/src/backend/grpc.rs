@@ -9,6 +9,7 @@
 
 pub mod agent;
 mod connection;
+mod credit;
 mod hello;
 mod packets;
 pub mod requests;

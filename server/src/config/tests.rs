@@ -1,6 +1,7 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use konnectivity_process::{log_file::Destination, logging::Format, testing};
+use konnectivity_transport::link::SlowDial;
 use tempfile::TempDir;
 
 use super::{frontend::UnixFrontend, *};
@@ -355,14 +356,65 @@ fn keep_alive_times_are_those_of_the_reference() {
 }
 
 #[test]
+fn agents_are_served_over_what_the_transport_says() {
+    let fixture = Fixture::new();
+    let agents = |flags: &[&str]| {
+        let mut all = fixture.tcp();
+        all.extend(flags.iter().map(|&flag| flag.to_owned()));
+        valid(&all).agents
+    };
+    for (flags, quic, grpc) in [
+        (&[][..], true, true),
+        (&["--transport=auto"], true, true),
+        (&["--transport=quic"], true, false),
+        (&["--transport=grpc"], false, true),
+    ] {
+        let agents = agents(flags);
+        assert_eq!((agents.quic, agents.grpc.is_some()), (quic, grpc), "{flags:?}");
+    }
+    let default = agents(&[]).grpc.unwrap();
+    assert_eq!(default.terms.protocol, Protocol::Http2 { demand_alpn: true });
+    assert_eq!((default.dial_buffer, default.slow_dials), (8 << 20, SlowDial::Close));
+    assert_eq!(default.keep_alive, Duration::from_hours(1));
+    let set = agents(&[
+        "--mode=http-connect",
+        "--keepalive-time=0",
+        "--grpc-dial-buffer=64KiB",
+        "--grpc-slow-dials=wait",
+        "--tls-min-version=VersionTLS13",
+    ]);
+    let set = set.grpc.unwrap();
+    assert_eq!((set.dial_buffer, set.slow_dials), (64 << 10, SlowDial::Wait));
+    assert_eq!(set.keep_alive, KEEP_ALIVE_OF_ZERO);
+    assert_eq!(set.terms.protocol, Protocol::Http2 { demand_alpn: true }, "whatever clients speak");
+    assert!(set.terms.only_tls13);
+}
+
+#[test]
+fn what_agents_over_grpc_may_not_have_is_refused() {
+    let fixture = Fixture::new();
+    let mut flags = fixture.tcp();
+    flags.extend(
+        ["--transport=tcp", "--grpc-dial-buffer=1KiB", "--grpc-slow-dials=drop", "--keepalive-time=-1s"]
+            .map(str::to_owned),
+    );
+    let problems = refused(&flags);
+    assert_eq!(problems.len(), 4, "{problems:#?}");
+    for words in ["known are auto, quic and grpc", "64KiB up to 1GiB", "one of close and wait", "keepalive-time"] {
+        assert!(problems.iter().any(|problem| problem.contains(words)), "{words}: {problems:#?}");
+    }
+}
+
+#[test]
 fn what_is_set_and_has_no_effect_is_told_once() {
     let fixture = Fixture::new();
     let mut flags = fixture.tcp();
-    flags.extend(["--xfr-channel-size=10", "--keepalive-time=1h", "--skip-headers", "--log-file=x"].map(str::to_owned));
+    flags
+        .extend(["--xfr-channel-size=10", "--kubeconfig-burst=0", "--skip-headers", "--log-file=x"].map(str::to_owned));
     assert_eq!(
         valid(&flags).notices,
         [
-            "taken and without effect here: --keepalive-time, --xfr-channel-size, --skip-headers",
+            "taken and without effect here: --kubeconfig-burst, --xfr-channel-size, --skip-headers",
             "logs go to standard error, as --logtostderr says; without effect then: --log-file",
         ]
     );

@@ -73,7 +73,7 @@ impl Authority {
         fs::write(&certificate_file, certificate.pem()).unwrap();
         fs::write(&key_file, key.serialize_pem()).unwrap();
         let identity = Identity::load(&certificate_file, &key_file).unwrap();
-        settings(&identity, Arc::new(self.roots()), terms).unwrap()
+        settings(&identity, Some(Arc::new(self.roots())), terms).unwrap()
     }
 
     /// A client that trusts this authority.

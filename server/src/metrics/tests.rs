@@ -194,7 +194,8 @@ fn failures_have_the_references_reasons() {
 fn strategies_in_use_are_shown_and_the_deprecated_gauge_follows_the_last_with_an_agent() {
     let metrics = Metrics::new();
     let ready = [(Strategy::DestHost, 1), (Strategy::Default, 4)];
-    let text = metrics.render(ready, ListenerErrors { accept: 3, handshake: 2 }, &QuicSnapshot::default()).unwrap();
+    let listeners = ListenerErrors { accept: 3, handshake: 2, agent_accept: 5, agent_handshake: 4 };
+    let text = metrics.render(ready, listeners, &QuicSnapshot::default()).unwrap();
     assert!(family(&text, "ready_backend_connections").ends_with(" 4\n"));
     let both = family(&text, "ready_backends");
     assert!(both.contains("=\"default\"} 4\n") && both.contains("=\"destHost\"} 1\n"), "{both}");
@@ -206,6 +207,8 @@ fn strategies_in_use_are_shown_and_the_deprecated_gauge_follows_the_last_with_an
     }
     assert!(family(&text, "frontend_accept_errors_total").ends_with("_total 3\n"));
     assert!(family(&text, "frontend_handshake_errors_total").ends_with("_total 2\n"));
+    assert!(family(&text, "agent_accept_errors_total").ends_with("_total 5\n"));
+    assert!(family(&text, "agent_handshake_errors_total").ends_with("_total 4\n"));
 }
 
 #[test]

@@ -43,7 +43,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes that an agent may send beyond what was taken of its stream: enough for a gigabit at 8 ms. What dials do not take
 /// waits elsewhere.
-const STREAM_WINDOW: u32 = 1024 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// RPCs at a time.
 const MAX_STREAMS: u32 = 8;

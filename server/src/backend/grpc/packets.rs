@@ -1,5 +1,6 @@
 //! What an agent's packets do (compat 2.5). An agent that lies harms its own dials only.
 
+use bytes::Bytes;
 use konnectivity_transport::packet::{CloseResponse, DialResponse, Packet, PacketType, Payload, message::Event};
 
 use super::agent::GrpcAgent;
@@ -75,8 +76,10 @@ fn answer(agent: &GrpcAgent, response: DialResponse, metrics: &Metrics) {
     let DialResponse { error, connect_id, random } = response;
     let Some(waiting) = agent.requests.answered(random) else {
         metrics.dial_failed(DialFailure::UnrecognizedResponse);
-        // Opened and dropped, it is closed like any other dial; the connection of a dial that lives is left alone.
-        drop(agent.link.open(connect_id));
+        // The connection of a dial that lives is left alone: somebody has it.
+        if connect_id != 0 && agent.link.receive(connect_id, Bytes::new()).is_err() {
+            agent.link.send(Packet::close_request(connect_id));
+        }
         return;
     };
     let answer = match agent.link.open(connect_id) {

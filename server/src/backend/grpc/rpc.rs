@@ -24,7 +24,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     agent::GrpcAgent,
-    connection::Shared,
+    connection::{STREAM_WINDOW, Shared},
+    credit::Credit,
     hello, packets,
     stream::{Incoming, Outgoing},
 };
@@ -39,6 +40,10 @@ const ROOM_BYTES: usize = 64 * 1024;
 
 /// Packets that are sent, or pieces that are taken, before the other tasks of the thread have their turn.
 const A_TURN: usize = 64;
+
+/// Bytes that are taken at a time before it is asked if the stream is to be slowed: a few larger pauses are kept better
+/// than many of a millisecond.
+const A_STEP: usize = 8 * 1024;
 
 /// How long an agent stays after the server has begun to drain although it has no dial: clients that came before may
 /// still ask for one.
@@ -155,7 +160,8 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incomin
         backend.drain();
     };
     let mut decoder = Decoder::default();
-    let mut turn = 0;
+    let mut credit = Credit::new(STREAM_WINDOW as usize, shared.port.link.dial_buffer);
+    let (mut turn, mut since_relief) = (0, 0);
     loop {
         let bytes = match poll_fn(|cx| incoming.poll_data(cx)).await {
             Some(Ok(bytes)) => bytes,
@@ -173,8 +179,12 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incomin
                 Err(error) => return error.into(),
             }
         }
-        relief(agent, metrics).await;
-        incoming.release(length);
+        since_relief += length;
+        let slowed = since_relief >= A_STEP && relief(agent, metrics).await;
+        if since_relief >= A_STEP {
+            since_relief = 0;
+        }
+        incoming.release(credit.taken(length, slowed, std::time::Instant::now()));
         turn += 1;
         if turn % A_TURN == 0 {
             tokio::task::yield_now().await;
@@ -182,14 +192,15 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incomin
     }
 }
 
-/// Waits until more may be read.
-async fn relief(agent: &GrpcAgent, metrics: &Metrics) {
+/// Waits until more may be read. Whether there was anything to wait for.
+async fn relief(agent: &GrpcAgent, metrics: &Metrics) -> bool {
     let mut relief = pin!(agent.link.relief());
     if poll_fn(|cx| Poll::Ready(relief.as_mut().poll(cx).is_ready())).await {
-        return;
+        return false;
     }
     let _slowed = metrics.agent_slowed();
     relief.await;
+    true
 }
 
 /// Sends what the agent is to have.

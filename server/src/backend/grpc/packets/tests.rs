@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use konnectivity_transport::{
     budget::MemoryBudget,
     link::{Link, LinkDial, LinkSettings, Role, SlowDial},

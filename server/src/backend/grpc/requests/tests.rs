@@ -84,7 +84,7 @@ fn more_dials_than_an_agent_may_owe_wait_with_their_clients() {
     let (requests, log) = (Requests::default(), Log::default());
     let mut dials: Vec<_> = (0..=MAX_WAITING as i64).map(|dial_id| ask(&requests, &log, dial_id)).collect();
     assert_eq!(requests.count(), MAX_WAITING);
-    dials.remove(0);
+    drop(dials.remove(0));
     let (last, _) = dials.last_mut().unwrap();
     assert!(last.as_mut().poll(&mut cx()).is_pending());
     assert_eq!(requests.count(), MAX_WAITING, "it has the place of the one that left");
@@ -101,8 +101,8 @@ fn a_lost_stream_answers_everybody_and_tells_who_had_been_asked() {
         let error = error_of(ask);
         assert_eq!((error.to_string().as_str(), error.may_ask_another()), ("it broke", may_ask_another));
     }
-    let later = Box::pin(requests.ask(3, "a:1".to_owned(), &Arc::default(), |_| ()));
-    let mut later: Ask<'_> = later;
+    let never = Arc::default();
+    let mut later: Ask<'_> = Box::pin(requests.ask(3, "a:1".to_owned(), &never, |_| ()));
     assert!(error_of(&mut later).may_ask_another());
     assert_eq!(sent(&requests), None);
 }

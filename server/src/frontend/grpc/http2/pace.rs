@@ -6,6 +6,12 @@ use std::time::Duration;
 
 use super::head::{Head, flag, kind};
 
+/// How often a client may ping while it has streams: grpc-go's default enforcement policy.
+const PING_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// How often it may ping without streams, which grpc-go calls none.
+const IDLE_PING_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// How often a peer may ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingPolicy {
@@ -16,9 +22,8 @@ pub struct PingPolicy {
 }
 
 impl PingPolicy {
-    /// For clients: grpc-go's default enforcement policy, which calls the pause without streams none.
-    pub const CLIENT: Self =
-        Self { with_streams: Duration::from_secs(5 * 60), without: Duration::from_secs(2 * 60 * 60) };
+    /// For clients.
+    pub const CLIENT: Self = Self { with_streams: PING_INTERVAL, without: IDLE_PING_INTERVAL };
     /// For agents: what the reference's server sets on its port for them.
     pub const AGENT: Self = Self { with_streams: Duration::from_secs(30), without: Duration::from_secs(30) };
 }

@@ -176,3 +176,19 @@ fn a_turn_ends_after_256_small_frames() {
     (0..10_000).for_each(|_| pace.received(head(kind::DATA, 0, 1, 16_384)));
     assert!(!pace.is_tired());
 }
+
+#[test]
+fn agents_may_ping_every_half_minute_with_or_without_streams() {
+    for streams in [true, false] {
+        let limits = |pause: Duration| {
+            let mut pace = Pace::default();
+            pace.set_pings(PingPolicy::AGENT);
+            if streams {
+                open(&mut pace, 1);
+            }
+            (1..20).find_map(|n| ping(&mut pace, pause * n))
+        };
+        assert_eq!(limits(30 * SECOND), None);
+        assert_eq!(limits(29 * SECOND), Some(Violation::TooManyPings));
+    }
+}
