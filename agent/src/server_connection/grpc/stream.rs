@@ -42,9 +42,6 @@ const RELEASES_PER_WINDOW: usize = 8;
 /// The window while the stream is read slowly: the reference's at its start.
 const SLOW_WINDOW: usize = 64 * 1024;
 
-/// The reference's least `--keepalive-time`.
-const KEEP_ALIVE_MIN: Duration = Duration::from_secs(10);
-
 /// What a stream has to do with besides its packets.
 pub(super) struct Terms<'a> {
     /// Cancelled when the stream is to be ended, after what waits to be sent.
@@ -67,7 +64,7 @@ pub(super) async fn carry(carrier: Carrier, incoming: &Incoming, terms: Terms<'_
         let mut reading = pin!(read(&mut receive, window as usize, incoming, &heard));
         let mut writing = pin!(write(&mut send, &incoming.link, terms.closing, &incoming.dials.metrics));
         let mut driving = pin!(drive(&mut connection, &mut requests, terms.server_drains));
-        let keep_alive = pin!(keep_alive(pings, terms.keep_alive.max(KEEP_ALIVE_MIN), &heard));
+        let keep_alive = pin!(keep_alive(pings, terms.keep_alive, &heard));
         let over = tokio::select! {
             biased;
             lost = &mut reading => Over::Lost(lost),
