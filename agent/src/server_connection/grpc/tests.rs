@@ -146,7 +146,7 @@ impl Call {
         let (control, controls) = tokio::sync::mpsc::channel(1);
         let driver = tokio::spawn(drive(self.connection, controls));
         let receive = self.request.into_body();
-        Server { send, receive, decoder: Decoder::default(), respond: self.respond, control, driver }
+        Server { send, receive, decoder: Decoder::default(), control, driver }
     }
 }
 
@@ -178,7 +178,6 @@ struct Server {
     send: h2::SendStream<Bytes>,
     receive: h2::RecvStream,
     decoder: Decoder,
-    respond: h2::server::SendResponse<Bytes>,
     control: tokio::sync::mpsc::Sender<Control>,
     driver: JoinHandle<()>,
 }
