@@ -55,7 +55,7 @@ pub struct GrpcConnector {
     pub agent_id: AgentId,
     /// What it says it can reach, URL-encoded.
     pub identifiers: String,
-    /// Silence after which a server is asked for a sign of life; at least 10 s.
+    /// Silence after which a server is asked for a sign of life. Servers of the reference do not like to be asked often.
     pub keep_alive: Duration,
     /// How dials share a connection.
     pub link: LinkSettings,

@@ -1,6 +1,6 @@
 //! A started server.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::bail;
@@ -48,11 +48,45 @@ impl Server {
         bail!("{STARTS} times another process took a port of the server")
     }
 
+    /// Starts the reference's server in the same way. Its admin port has no list of connections.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_reference(
+        certificates: &Folder,
+        folder: &Path,
+        entrance: Entrance,
+        more: &[String],
+    ) -> anyhow::Result<Self> {
+        let path = program::of_reference("proxy-server")?;
+        for _ in 0..STARTS {
+            let host = Ipv4Addr::LOCALHOST.into();
+            let mut server = Self::spawn_from(&path, certificates, folder, entrance, host, more)?;
+            match answers(&mut server.program, server.health, "/healthz").await {
+                Err(_) if server.program.log().contains("in use") => {}
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(server),
+            }
+        }
+        bail!("{STARTS} times another process took a port of the server")
+    }
+
     /// Starts a server without waiting for anything: for those that are to fail.
     ///
     /// # Errors
     /// When it cannot be found or run.
     pub fn spawn(
+        certificates: &Folder,
+        folder: &Path,
+        entrance: Entrance,
+        host: IpAddr,
+        more: &[String],
+    ) -> anyhow::Result<Self> {
+        Self::spawn_from(&program::beside_this("proxy-server")?, certificates, folder, entrance, host, more)
+    }
+
+    fn spawn_from(
+        path: &Path,
         certificates: &Folder,
         folder: &Path,
         entrance: Entrance,
@@ -83,7 +117,7 @@ impl Server {
             "--server-count=1".to_owned(),
         ]);
         arguments.extend_from_slice(more);
-        let program = Program::start("proxy-server", &program::beside_this("proxy-server")?, arguments)?;
+        let program = Program::start("proxy-server", path, arguments)?;
         Ok(Self { program, frontend, agents, health, admin })
     }
 

@@ -34,8 +34,11 @@ use super::{
 /// The one method of the reference's service for agents.
 const PATH: &str = "/AgentService/Connect";
 
-/// Bytes that a server may send before it hears that more were taken: at 50 ms of round trip, 80 MB a second.
-const WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes that a server may send before it hears that more were taken: this part of a dial's buffer. A dial that fills its
+/// buffer slows the stream so far that four buffers last ten seconds; what is on its way then passes in a third of one.
+const WINDOWS_PER_BUFFER: usize = 8;
+const LEAST_WINDOW: usize = 256 * 1024;
+const MOST_WINDOW: usize = 16 * 1024 * 1024;
 
 /// Bytes that HTTP/2 holds towards the server: what is there cannot be overtaken by a dial with little to say.
 const SEND_BUFFER: usize = 128 * 1024;
@@ -151,6 +154,8 @@ pub(super) struct Carrier {
     pub(super) requests: client::SendRequest<PacketBuf>,
     pub(super) send: SendStream<PacketBuf>,
     pub(super) receive: RecvStream,
+    /// Bytes that the server may send before it hears that more were taken.
+    pub(super) window: u32,
 }
 
 /// What a server says of itself.
@@ -170,7 +175,7 @@ pub(super) async fn connect(
     let io = timeout(HANDSHAKE_LIMIT, open(connector, remote)).await;
     let io = io.map_err(|_| GrpcConnectError::Timeout { remote, limit: HANDSHAKE_LIMIT, waited_for })??;
     let waited_for = "the answer to AgentService/Connect";
-    let call = timeout(HELLO_LIMIT, call(io, request, remote)).await;
+    let call = timeout(HELLO_LIMIT, call(io, request, remote, window(connector.link.dial_buffer))).await;
     call.map_err(|_| GrpcConnectError::Timeout { remote, limit: HELLO_LIMIT, waited_for })?
 }
 
@@ -205,11 +210,22 @@ async fn tcp(remote: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn call(io: Io, request: Request<()>, remote: SocketAddr) -> Result<(Carrier, Answer), GrpcConnectError> {
+/// The windows of HTTP/2 for dials with such buffers.
+fn window(dial_buffer: usize) -> u32 {
+    // The largest one is far below what 32 bits hold.
+    (dial_buffer / WINDOWS_PER_BUFFER).clamp(LEAST_WINDOW, MOST_WINDOW) as u32
+}
+
+async fn call(
+    io: Io,
+    request: Request<()>,
+    remote: SocketAddr,
+    window: u32,
+) -> Result<(Carrier, Answer), GrpcConnectError> {
     let lost = |error: h2::Error| GrpcConnectError::Lost { remote, source: error.into() };
     let (mut requests, mut connection) = client::Builder::new()
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_window_size(window)
+        .initial_connection_window_size(window)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(FRAME_BUDGET)
         .max_header_list_size(MAX_HEADER_BYTES)
@@ -230,7 +246,7 @@ async fn call(io: Io, request: Request<()>, remote: SocketAddr) -> Result<(Carri
     };
     let (head, receive) = response.into_parts();
     let answer = answer(head.status, &head.headers, remote)?;
-    Ok((Carrier { connection, requests, send, receive }, answer))
+    Ok((Carrier { connection, requests, send, receive, window }, answer))
 }
 
 /// The call, with what compat 1.3 and 1.5 list.

@@ -36,8 +36,11 @@ const ROOM_BYTES: usize = 64 * 1024;
 /// A packet for a dial's bytes is not made smaller than this for want of room; what does not fit waits in HTTP/2.
 const SMALLEST_ROOM: usize = 1024;
 
-/// The reference's least `--keepalive-time`.
-const KEEP_ALIVE_MIN: Duration = Duration::from_secs(10);
+/// The server hears of so many parts of the window that they were taken.
+const RELEASES_PER_WINDOW: usize = 8;
+
+/// The window while the stream is read slowly: the reference's at its start.
+const SLOW_WINDOW: usize = 64 * 1024;
 
 /// What a stream has to do with besides its packets.
 pub(super) struct Terms<'a> {
@@ -54,14 +57,14 @@ pub(super) struct Terms<'a> {
 /// # Cancel safety
 /// Dropping the future drops the connection.
 pub(super) async fn carry(carrier: Carrier, incoming: &Incoming, terms: Terms<'_>) -> GrpcLost {
-    let Carrier { mut connection, mut requests, mut send, mut receive } = carrier;
+    let Carrier { mut connection, mut requests, mut send, mut receive, window } = carrier;
     let heard = Heard::now();
     let pings = connection.ping_pong();
     let lost = {
-        let mut reading = pin!(read(&mut receive, incoming, &heard));
+        let mut reading = pin!(read(&mut receive, window as usize, incoming, &heard));
         let mut writing = pin!(write(&mut send, &incoming.link, terms.closing, &incoming.dials.metrics));
         let mut driving = pin!(drive(&mut connection, &mut requests, terms.server_drains));
-        let keep_alive = pin!(keep_alive(pings, terms.keep_alive.max(KEEP_ALIVE_MIN), &heard));
+        let keep_alive = pin!(keep_alive(pings, terms.keep_alive, &heard));
         let over = tokio::select! {
             biased;
             lost = &mut reading => Over::Lost(lost),
@@ -132,16 +135,16 @@ enum Over {
 }
 
 /// Takes packets from the server until there are no more.
-async fn read(stream: &mut RecvStream, incoming: &Incoming, heard: &Heard) -> GrpcLost {
+async fn read(stream: &mut RecvStream, window: usize, incoming: &Incoming, heard: &Heard) -> GrpcLost {
     let mut decoder = Decoder::default();
+    let mut withheld = 0;
     while let Some(received) = stream.data().await {
         let bytes = match received {
             Ok(bytes) => bytes,
             Err(error) => return error.into(),
         };
         heard.again();
-        // It fails when the stream is over; the next read tells.
-        let _ = stream.flow_control().release_capacity(bytes.len());
+        withheld += bytes.len();
         decoder.push(bytes);
         loop {
             match decoder.next() {
@@ -150,7 +153,19 @@ async fn read(stream: &mut RecvStream, incoming: &Incoming, heard: &Heard) -> Gr
                 Err(error) => return error.into(),
             }
         }
-        incoming.link.relief().await;
+        let mut relief = pin!(incoming.link.relief());
+        let slowed = poll_fn(|cx| Poll::Ready(relief.as_mut().poll(cx).is_pending())).await;
+        // What is on its way to a stream that is read slowly delays everybody.
+        let kept = if slowed { window.saturating_sub(SLOW_WINDOW) } else { window / RELEASES_PER_WINDOW };
+        if withheld > kept {
+            let released = if slowed { withheld - kept } else { withheld };
+            // It fails when the stream is over; the next read tells.
+            let _ = stream.flow_control().release_capacity(released);
+            withheld -= released;
+        }
+        if slowed {
+            relief.await;
+        }
     }
     match stream.trailers().await {
         Err(error) => error.into(),
