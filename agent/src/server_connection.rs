@@ -120,7 +120,7 @@ impl<C: Carriers> server_set::Connector for Connector<C> {
         let configured = || Why::new(Reason::Configured, &self.shared.configured);
         match plan {
             Plan::Only(Transport::Quic) => {
-                let connected = carriers.clone().quic(addresses).await;
+                let connected = carriers.clone().quic(addresses, CancellationToken::new()).await;
                 let hint = |error: &C::QuicError| if C::is_silence(error) { QUIC_ONLY } else { "" };
                 let quic = connected.map_err(|error| ConnectFailure::Quic { hint: hint(&error), error })?;
                 Ok(self.over_quic(quic, configured()))
@@ -130,9 +130,11 @@ impl<C: Carriers> server_set::Connector for Connector<C> {
                 Ok(self.over_grpc(grpc, configured(), None))
             }
             Plan::Race { first, head_start } => {
-                let quic = || -> QuicAttempt<C> { Box::pin(carriers.clone().quic(addresses.clone())) };
+                let answered = CancellationToken::new();
+                let quic =
+                    || -> QuicAttempt<C> { Box::pin(carriers.clone().quic(addresses.clone(), answered.clone())) };
                 let grpc = || -> Attempt<_, _> { Box::pin(carriers.clone().grpc(addresses.clone())) };
-                let won = race((first, head_start), quic, grpc).await.map_err(ConnectFailure::Both)?;
+                let won = race((first, head_start), &answered, quic, grpc).await.map_err(ConnectFailure::Both)?;
                 Ok(self.won(won, first, head_start))
             }
         }
@@ -316,7 +318,7 @@ impl<C: Carriers> Server<C> {
             sleep(pause).await;
             let carriers = self.shared.carriers.clone();
             attempt = match carriers.resolve().await {
-                Ok(addresses) => Some(Box::pin(carriers.quic(addresses))),
+                Ok(addresses) => Some(Box::pin(carriers.quic(addresses, CancellationToken::new()))),
                 // The name's look-up counts as a failure.
                 Err(_) => None,
             };

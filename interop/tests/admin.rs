@@ -89,7 +89,8 @@ async fn an_agent_is_ready_once_it_has_a_server() {
     // A socket that never answers, as a firewall does.
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let silent = socket.local_addr().unwrap();
-    let alone = Agent::start(&certificates, silent, silent.ip(), &[]).await.unwrap();
+    let alone = ["--transport=quic".to_owned()];
+    let alone = Agent::start(&certificates, silent, silent.ip(), &alone).await.unwrap();
     assert_eq!(get(alone.health, "/healthz").await, said(200, "ok"));
     let lines = "[+]ping ok\n[-]server-connected failed: no servers connected\n";
     for path in ["/readyz", "/ready", "/readyz?verbose"] {
@@ -101,8 +102,11 @@ async fn an_agent_is_ready_once_it_has_a_server() {
     let health = pair.agents[0].health;
     assert_eq!(get(health, "/healthz").await, said(200, "ok"));
     assert_eq!(get(health, "/readyz").await, said(200, "ok"));
-    let verbose = "[+]ping ok\n[+]server-connected ok\ncheck passed\n";
-    assert_eq!(get(health, "/readyz?verbose").await, said(200, verbose));
+    let (status, verbose) = get(health, "/readyz?verbose").await;
+    let [ping, connected, transport, passed] = verbose.lines().collect::<Vec<_>>()[..] else { panic!("{verbose}") };
+    assert_eq!((status, ping, connected, passed), (200, "[+]ping ok", "[+]server-connected ok", "check passed"));
+    assert!(transport.starts_with("[+]transport ok: server server-1 over quic since 20"), "{transport}");
+    assert!(transport.ends_with("Z (QUIC has answered)"), "{transport}");
     assert_eq!(get(health, "/nothing").await.0, 404);
 }
 

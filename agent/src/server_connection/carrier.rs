@@ -70,13 +70,14 @@ pub trait Carriers: Send + Sync + 'static {
     /// The servers' addresses, in the order of attempts.
     fn resolve(&self) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
-    /// One attempt over QUIC, from a port of its own.
+    /// One attempt over QUIC, from a port of its own. Cancels `answered` as soon as the server has been heard.
     ///
     /// # Cancel safety
     /// Dropping the future must abandon the attempt.
     fn quic(
         self: Arc<Self>,
         addresses: Vec<SocketAddr>,
+        answered: CancellationToken,
     ) -> impl Future<Output = Result<Self::Quic, Self::QuicError>> + Send + 'static;
 
     /// One attempt over gRPC.

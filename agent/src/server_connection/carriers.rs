@@ -52,8 +52,12 @@ impl Carriers for AgentCarriers {
         Ok(order(addresses.collect()))
     }
 
-    async fn quic(self: Arc<Self>, addresses: Vec<SocketAddr>) -> Result<QuicConnection, QuicFailure> {
-        self.quic.connect(addresses).await
+    async fn quic(
+        self: Arc<Self>,
+        addresses: Vec<SocketAddr>,
+        answered: CancellationToken,
+    ) -> Result<QuicConnection, QuicFailure> {
+        self.quic.connect(addresses, &answered).await
     }
 
     async fn grpc(self: Arc<Self>, addresses: Vec<SocketAddr>) -> Result<OverGrpc, GrpcFailure> {

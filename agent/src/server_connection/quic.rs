@@ -89,17 +89,23 @@ pub struct QuicConnector {
 }
 
 impl QuicConnector {
-    /// Connects to whichever server answers first at one of `addresses`, from a UDP port of its own.
+    /// Connects to whichever server answers first at one of `addresses`, from a UDP port of its own. Cancels `answered`
+    /// after the QUIC handshake, when the server still has to look at the agent.
     ///
     /// # Errors
     /// [`QuicFailure`].
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt.
-    pub async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<QuicConnection, QuicFailure> {
+    pub async fn connect(
+        &self,
+        addresses: Vec<SocketAddr>,
+        answered: &CancellationToken,
+    ) -> Result<QuicConnection, QuicFailure> {
         let attempt =
             |remote| endpoint::connect(remote, &self.host, self.tls.clone(), &self.settings, self.budget.clone());
         let connection = race(addresses, STAGGER, attempt).await.map_err(QuicFailure::Addresses)?;
+        answered.cancel();
         let remote = connection.remote();
         let hello = Hello {
             agent_id: self.agent_id.to_string(),

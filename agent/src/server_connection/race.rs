@@ -4,6 +4,7 @@ use std::{error::Error, fmt, pin::Pin, time::Duration};
 
 use konnectivity_transport::error::with_sources;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::choice::Transport;
 
@@ -58,12 +59,14 @@ impl<Q: Error, G: Error> Error for BothFailed<Q, G> {}
 /// Begins with `first`, and with the other one `head_start` later or as soon as the first has failed.
 ///
 /// # Errors
-/// When both have failed. QUIC counts as failed when it is silent for some time after gRPC has failed.
+/// When both have failed. QUIC counts as failed when it is silent for some time after gRPC has failed; `answered` is cancelled
+/// when it is not.
 ///
 /// # Cancel safety
 /// Dropping the future drops the attempts.
 pub async fn race<Q, G, QE, GE>(
     (first, head_start): (Transport, Duration),
+    answered: &CancellationToken,
     quic: impl FnOnce() -> Attempt<Q, QE>,
     grpc: impl FnOnce() -> Attempt<G, GE>,
 ) -> Result<Won<Q, G, QE>, BothFailed<QE, GE>> {
@@ -74,15 +77,15 @@ pub async fn race<Q, G, QE, GE>(
             match timeout(head_start, &mut quic).await {
                 Ok(Ok(connection)) => Ok(Won::Quic(connection)),
                 Ok(Err(error)) => last_grpc(error, grpc()).await,
-                Err(_) => both(quic, grpc(), begun).await,
+                Err(_) => both(quic, grpc(), begun, answered).await,
             }
         }
         Transport::Grpc => {
             let mut grpc = grpc();
             match timeout(head_start, &mut grpc).await {
                 Ok(Ok(connection)) => Ok(Won::Grpc(connection, Quic::NotTried)),
-                Ok(Err(error)) => last_quic(quic(), error, begun.elapsed(), Instant::now()).await,
-                Err(_) => both(quic(), grpc, Instant::now()).await,
+                Ok(Err(error)) => last_quic(quic(), (error, begun.elapsed()), Instant::now(), answered).await,
+                Err(_) => both(quic(), grpc, Instant::now(), answered).await,
             }
         }
     }
@@ -92,6 +95,7 @@ async fn both<Q, G, QE, GE>(
     mut quic: Attempt<Q, QE>,
     mut grpc: Attempt<G, GE>,
     quic_begun: Instant,
+    answered: &CancellationToken,
 ) -> Result<Won<Q, G, QE>, BothFailed<QE, GE>> {
     let begun = Instant::now();
     tokio::select! {
@@ -102,7 +106,7 @@ async fn both<Q, G, QE, GE>(
         },
         done = &mut grpc => match done {
             Ok(connection) => Ok(Won::Grpc(connection, Quic::Silent(quic))),
-            Err(error) => last_quic(quic, error, begun.elapsed(), quic_begun).await,
+            Err(error) => last_quic(quic, (error, begun.elapsed()), quic_begun, answered).await,
         },
     }
 }
@@ -115,16 +119,21 @@ async fn last_grpc<Q, G, QE, GE>(quic: QE, grpc: Attempt<G, GE>) -> Result<Won<Q
 }
 
 async fn last_quic<Q, G, QE, GE>(
-    quic: Attempt<Q, QE>,
-    grpc: GE,
-    failed_within: Duration,
+    mut quic: Attempt<Q, QE>,
+    (grpc, failed_within): (GE, Duration),
     quic_begun: Instant,
+    answered: &CancellationToken,
 ) -> Result<Won<Q, G, QE>, BothFailed<QE, GE>> {
     let grace = LEAST_GRACE.max(failed_within.saturating_mul(GRACE_FACTOR));
-    match timeout(grace, quic).await {
-        Ok(Ok(connection)) => Ok(Won::Quic(connection)),
-        Ok(Err(error)) => Err(BothFailed { quic: Ok(error), grpc }),
-        Err(_) => Err(BothFailed { quic: Err(quic_begun.elapsed()), grpc }),
+    let done = match timeout(grace, &mut quic).await {
+        Ok(done) => done,
+        // It has a limit of its own for what comes after the first answer.
+        Err(_) if answered.is_cancelled() => quic.await,
+        Err(_) => return Err(BothFailed { quic: Err(quic_begun.elapsed()), grpc }),
+    };
+    match done {
+        Ok(connection) => Ok(Won::Quic(connection)),
+        Err(error) => Err(BothFailed { quic: Ok(error), grpc }),
     }
 }
 

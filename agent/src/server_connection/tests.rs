@@ -187,7 +187,7 @@ impl Carriers for Fakes {
         Ok(vec![SocketAddr::from(([127, 0, 0, 1], 8091))])
     }
 
-    async fn quic(self: Arc<Self>, _: Vec<SocketAddr>) -> Result<QuicFake, Broken> {
+    async fn quic(self: Arc<Self>, _: Vec<SocketAddr>, _: CancellationToken) -> Result<QuicFake, Broken> {
         let world = self.0.clone();
         world.note("try quic");
         let id = world.meet((world.quic)(world.begun.elapsed())).await?;

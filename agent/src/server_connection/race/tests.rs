@@ -13,19 +13,33 @@ struct Broken(&'static str);
 enum Does {
     Succeeds(u64),
     Fails(u64),
+    /// It answers at once, and is through after so many milliseconds.
+    Answers(u64),
     Nothing,
 }
-use Does::{Fails, Nothing, Succeeds};
+use Does::{Answers, Fails, Nothing, Succeeds};
 
 struct Track {
     begun: Instant,
     starts: Mutex<Vec<(Transport, u128)>>,
     alive: Arc<()>,
+    answered: CancellationToken,
+}
+
+impl Track {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            starts: Mutex::default(),
+            alive: Arc::default(),
+            answered: CancellationToken::new(),
+        }
+    }
 }
 
 fn attempt(track: &Track, transport: Transport, does: Does) -> Attempt<&'static str, Broken> {
     track.starts.lock().unwrap().push((transport, track.begun.elapsed().as_millis()));
-    let alive = track.alive.clone();
+    let (alive, answered) = (track.alive.clone(), track.answered.clone());
     Box::pin(async move {
         let _alive = alive;
         match does {
@@ -40,6 +54,11 @@ fn attempt(track: &Track, transport: Transport, does: Does) -> Attempt<&'static 
                     Transport::Grpc => "no grpc",
                 }))
             }
+            Answers(after) => {
+                answered.cancel();
+                sleep(Duration::from_millis(after)).await;
+                Ok(transport.name())
+            }
             Nothing => std::future::pending().await,
         }
     })
@@ -47,9 +66,15 @@ fn attempt(track: &Track, transport: Transport, does: Does) -> Attempt<&'static 
 
 /// How it ended, when, and when attempts began.
 async fn run(first: Transport, head_start: u64, quic: Does, grpc: Does) -> (String, u128, Vec<(Transport, u128)>) {
-    let track = Track { begun: Instant::now(), starts: Mutex::default(), alive: Arc::default() };
+    let track = Track::new();
     let plan = (first, Duration::from_millis(head_start));
-    let won = race(plan, || attempt(&track, Transport::Quic, quic), || attempt(&track, Transport::Grpc, grpc)).await;
+    let won = race(
+        plan,
+        &track.answered,
+        || attempt(&track, Transport::Quic, quic),
+        || attempt(&track, Transport::Grpc, grpc),
+    )
+    .await;
     let took = track.begun.elapsed().as_millis();
     let kept = Arc::strong_count(&track.alive) - 1;
     let (text, expected) = match won {
@@ -104,6 +129,8 @@ async fn a_closed_tcp_port_does_not_wait_for_quics_own_limit() {
     // A long path: what took 2 s to fail over TCP may take QUIC as long.
     assert_eq!(run(Q, 250, Succeeds(10_000), Fails(2_000)).await.1, 10_000);
     assert_eq!(run(Q, 250, Succeeds(3_200), Fails(1)).await.0, "quic");
+    // A server that has answered and takes its time has its time.
+    assert_eq!(run(Q, 250, Answers(9_000), Fails(1)).await.1, 9_000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,9 +142,9 @@ async fn grpc_that_goes_first_has_no_rival_while_it_works() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_race_leaves_nothing() {
-    let track = Track { begun: Instant::now(), starts: Mutex::default(), alive: Arc::default() };
+    let track = Track::new();
     let plan = (Q, Duration::from_millis(250));
-    let race = race(plan, || attempt(&track, Q, Nothing), || attempt(&track, G, Nothing));
+    let race = race(plan, &track.answered, || attempt(&track, Q, Nothing), || attempt(&track, G, Nothing));
     assert!(timeout(Duration::from_secs(5), race).await.is_err());
     assert_eq!((Arc::strong_count(&track.alive), track.starts.lock().unwrap().len()), (1, 2));
 }
