@@ -116,7 +116,7 @@ impl<C: Carriers> server_set::Connector for Connector<C> {
         let addresses = carriers.resolve().await;
         let addresses =
             addresses.map_err(|source| ConnectFailure::Resolve { host: self.shared.host.clone(), source })?;
-        let plan = self.shared.choice().plan();
+        let plan = self.shared.choice().plan(Instant::now());
         let configured = || Why::new(Reason::Configured, &self.shared.configured);
         match plan {
             Plan::Only(Transport::Quic) => {

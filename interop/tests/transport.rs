@@ -17,9 +17,12 @@ use konnectivity_interop::pair::program::{Program, beside_this};
 use konnectivity_interop::pair::{Agent, Options, Pair, Server, http, until};
 use konnectivity_interop::peer::{Entrance, Frontend, ports};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LIMIT: Duration = Duration::from_secs(20);
@@ -62,21 +65,19 @@ impl Place {
 
     /// Our server on the UDP port only.
     async fn over_quic(&self) -> (Server, Client) {
-        let mut arguments = vec![format!("--agent-port={}", self.port)];
-        arguments.extend(QUICK[..2].iter().map(|&text| text.to_owned()));
-        if help_of("proxy-server").contains("--transport ") {
-            arguments.push("--transport=quic".to_owned());
-        }
+        self.ours("--transport=quic").await
+    }
+
+    /// Our server on both ports.
+    async fn ours(&self, transport: &str) -> (Server, Client) {
+        let port = format!("--agent-port={}", self.port);
+        let arguments: Vec<_> =
+            [port.as_str(), transport].iter().chain(&QUICK[..2]).map(|&text| text.to_owned()).collect();
         let folder = self.folder.path();
         let server = Server::start(&self.certificates, folder, Entrance::Unix, HERE, &arguments).await.unwrap();
         let client = Client::of(&server.frontend, &self.certificates).unwrap();
         (server, client)
     }
-}
-
-fn help_of(program: &str) -> String {
-    let output = Command::new(beside_this(program).unwrap()).arg("--help").output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A server of the reference, whose id is that of ours.
@@ -277,6 +278,48 @@ async fn grpc_alone_tries_no_quic() {
     assert!(datagrams(&socket, SOON).await.is_empty());
 }
 
+#[tokio::test]
+async fn our_server_is_reached_over_grpc_where_that_is_asked_for() {
+    let place = Place::new();
+    let (server, client) = place.ours("--transport=auto").await;
+    let agent = place.agent(&["--transport=grpc"]);
+    let target = listener().await;
+    let (mut open, _) = served(&client, &target).await;
+    open.exchange().await.unwrap();
+    until_ready(&agent, "over grpc").await;
+    for connections in [agent.connections().await.unwrap(), server.connections().await.unwrap()] {
+        assert_eq!((&connections[0]["carrier"], connections.len()), (&"grpc".into(), 1), "{connections:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_on_grpc_comes_to_its_end_like_one_on_quic() {
+    let place = Place::new();
+    let (server, client) = place.ours("--transport=auto").await;
+    let mut agent = place.agent(&["--transport=grpc"]);
+    let target = listener().await;
+    let (mut open, _) = served(&client, &target).await;
+    agent.program.signal(Signal::SIGTERM).unwrap();
+    until("the server knows of the drain", LIMIT, || async {
+        (server.connections().await.unwrap()[0]["draining"] == true).then_some(())
+    })
+    .await;
+    open.exchange().await.unwrap();
+    // There is no other agent: it serves new dials, too.
+    Open::dial(&client, &target).await.unwrap().exchange().await.unwrap();
+    assert_eq!(agent.program.status().unwrap(), None);
+    drop(open);
+    assert_eq!(agent.program.ended(LIMIT).await.unwrap().code(), Some(0));
+
+    // With a dial that does not end, the time limit ends it.
+    let mut agent = place.agent(&["--transport=grpc", "--graceful-shutdown-timeout=1s"]);
+    let (_open, _) = served(&client, &target).await;
+    let told = Instant::now();
+    agent.program.signal(Signal::SIGTERM).unwrap();
+    assert_eq!(agent.program.ended(LIMIT).await.unwrap().code(), Some(0));
+    assert!((SOON..5 * SOON).contains(&told.elapsed()), "{:?}", told.elapsed());
+}
+
 /// A network of its own for this thread and what it starts, where UDP can be lost. It goes with the thread.
 struct Network {
     port: u16,
@@ -370,7 +413,7 @@ async fn udp_that_is_lost_in_mid_life_is_noticed_and_quic_comes_back() {
     eprintln!("UDP lost in mid-life: a dial is served over TCP {took:?} later");
     assert!(took < IDLE + SOON, "{took:?}");
     let text = until_ready(&agent, "over grpc").await;
-    let why = "(the QUIC connection fell silent; then no QUIC answer within 250ms; ";
+    let why = "(the QUIC connection fell silent, and TCP was through before a new one; ";
     assert!(text.contains(why), "{text}");
     let words = ["disconnected from a server", "nothing heard from the peer within the idle timeout"];
     agent.program.logged(&words, LIMIT).await.unwrap();
@@ -384,4 +427,118 @@ async fn udp_that_is_lost_in_mid_life_is_noticed_and_quic_comes_back() {
     assert!(back < 5 * SOON, "{back:?}");
     dials(&over_quic, &target, 20).await;
     on_grpc.exchange().await.unwrap();
+}
+
+/// One dial: when it began, how long it took, and what went wrong.
+type Dialled = (Instant, Duration, Result<(), String>);
+
+/// Dials an echo forty times a second, for as long as it is kept.
+struct Load {
+    dials: JoinSet<Dialled>,
+    address: String,
+    /// The target.
+    _echo: JoinSet<()>,
+}
+
+impl Load {
+    async fn new() -> Self {
+        let listener = listener().await;
+        let address = listener.local_addr().unwrap().to_string();
+        let mut echo = JoinSet::new();
+        echo.spawn(async move {
+            let mut streams = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                streams.spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        Self { dials: JoinSet::new(), address, _echo: echo }
+    }
+
+    /// Goes on until `end` is there, and returns it.
+    async fn during<T>(&mut self, client: &Client, end: impl Future<Output = T>) -> T {
+        let mut end = std::pin::pin!(end);
+        let mut tick = interval(Duration::from_millis(25));
+        loop {
+            tokio::select! {
+                end = &mut end => return end,
+                _ = tick.tick() => {
+                    let (client, address) = (client.clone(), self.address.clone());
+                    self.dials.spawn(async move {
+                        let begun = Instant::now();
+                        let done = echo(&client, &address).await.map_err(|error| format!("{error:#}"));
+                        (begun, begun.elapsed(), done)
+                    });
+                }
+            }
+        }
+    }
+
+    /// What became of all dials, when the last has ended.
+    async fn done(self) -> Vec<Dialled> {
+        timeout(LIMIT, self.dials.join_all()).await.unwrap()
+    }
+}
+
+async fn echo(client: &Client, address: &str) -> anyhow::Result<()> {
+    let mut dial = client.dial(address).await?;
+    dial.write_all(b"ping").await?;
+    let mut got = [0; 4];
+    dial.read_exact(&mut got).await?;
+    anyhow::ensure!(got == *b"ping", "{got:?} came back");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_dial_fails_after_the_move_to_grpc_nor_on_the_way_back() {
+    let place = Place::new();
+    let Some(network) = Network::enter(place.port) else { return };
+    let (server, client) = place.ours("--transport=auto").await;
+    let target = listener().await;
+    let agent = place.agent(&QUICK);
+    let mut load = Load::new().await;
+    until_ready(&agent, "over quic").await;
+    served(&client, &target).await;
+    load.during(&client, sleep(SOON)).await;
+
+    network.lose_udp();
+    let lost = Instant::now();
+    load.during(&client, until_ready(&agent, "over grpc")).await;
+    let moved = Instant::now();
+    load.during(&client, sleep(2 * SOON)).await;
+    let mut on_grpc = Open::dial(&client, &target).await.unwrap();
+    network.let_udp_pass();
+    let passes = Instant::now();
+    load.during(&client, until_ready(&agent, "over quic")).await;
+    let back = Instant::now();
+    load.during(&client, sleep(2 * SOON)).await;
+    on_grpc.exchange().await.unwrap();
+    let carriers: Vec<_> = server.connections().await.unwrap().iter().map(|row| row["carrier"].clone()).collect();
+    assert_eq!(carriers, ["grpc", "quic"]);
+    drop(on_grpc);
+
+    let dialled = load.done().await;
+    let failed = |from: Instant, until: Instant| {
+        let within = dialled.iter().filter(|(begun, ..)| (from..until).contains(begun));
+        let (good, bad): (Vec<_>, Vec<_>) = within.partition(|(.., done)| done.is_ok());
+        let slowest = good.iter().map(|(_, took, _)| *took).max().unwrap_or_default();
+        eprintln!("  {} dials served, the slowest in {slowest:?}; {} failed: {bad:?}", good.len(), bad.len());
+        bad.len()
+    };
+    let now = Instant::now();
+    eprintln!("UDP lost; noticed and on gRPC after {:?}", moved - lost);
+    failed(lost, moved);
+    eprintln!("on gRPC");
+    assert_eq!(failed(moved, passes), 0);
+    eprintln!("UDP passes; on QUIC after {:?}", back - passes);
+    assert_eq!(failed(passes, back), 0);
+    eprintln!("on QUIC");
+    assert_eq!(failed(back, now), 0);
+    assert!(moved - lost < IDLE + SOON, "{:?}", moved - lost);
+    until("the TCP connection ends with its last dial", LIMIT, || async {
+        (server.connections().await.unwrap().len() == 1).then_some(())
+    })
+    .await;
 }

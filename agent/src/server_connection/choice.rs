@@ -17,6 +17,10 @@ pub const UNSTABLE_HEAD_START: Duration = Duration::from_secs(2);
 /// Two losses of QUIC to one server within this time make it unstable.
 pub const UNSTABLE: Duration = Duration::from_secs(60);
 
+/// For so long after QUIC was lost by silence it has no head start: what has failed for an idle timeout is not waited for.
+/// Where it works again all the same it is through sooner, or takes over a moment later.
+const JUST_LOST: Duration = Duration::from_secs(5);
+
 /// The longest pause between attempts to come back to QUIC, before jitter; and how long a connection must have lasted
 /// for the pauses to begin anew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
@@ -159,6 +163,8 @@ pub struct Choice {
     first_pause: Duration,
     /// gRPC goes first: QUIC connections come up on this path and do not stay.
     unstable: bool,
+    /// When QUIC to some server was last lost by silence.
+    lost: Option<Instant>,
     servers: HashMap<ServerId, Known>,
 }
 
@@ -180,7 +186,7 @@ struct Known {
 impl Choice {
     /// Nothing is known yet. `first_pause` is `--quic-retry-interval`.
     pub fn new(wanted: Wanted, first_pause: Duration) -> Self {
-        Self { wanted, first_pause, unstable: false, servers: HashMap::new() }
+        Self { wanted, first_pause, unstable: false, lost: None, servers: HashMap::new() }
     }
 
     /// Whether an agent on gRPC is to come back to QUIC.
@@ -189,11 +195,15 @@ impl Choice {
     }
 
     /// How to try the next connection.
-    pub fn plan(&self) -> Plan {
+    pub fn plan(&self, now: Instant) -> Plan {
+        let just_lost = self.lost.is_some_and(|lost| now.saturating_duration_since(lost) <= JUST_LOST);
         match self.wanted {
             Wanted::Only(transport) => Plan::Only(transport),
             Wanted::Auto if self.unstable => Plan::Race { first: Transport::Grpc, head_start: UNSTABLE_HEAD_START },
-            Wanted::Auto => Plan::Race { first: Transport::Quic, head_start: HEAD_START },
+            Wanted::Auto => {
+                let head_start = if just_lost { Duration::ZERO } else { HEAD_START };
+                Plan::Race { first: Transport::Quic, head_start }
+            }
         }
     }
 
@@ -218,6 +228,7 @@ impl Choice {
         }
         known.losses = known.losses.saturating_add(1);
         let before = known.lost.replace(now);
+        self.lost = Some(now);
         if before.is_some_and(|before| now.saturating_duration_since(before) <= UNSTABLE) {
             self.unstable = true;
         }
@@ -225,19 +236,18 @@ impl Choice {
 
     /// A gRPC connection to `server` is up: says why it is not QUIC that serves.
     pub fn on_grpc(&mut self, server: &ServerId, quic: &Quic, now: Instant) -> Why {
-        let (reason, text) = match quic {
-            Quic::NotTried => {
-                (Reason::QuicUnstable, "QUIC was lost twice within a minute, so TCP went first".to_owned())
-            }
-            Quic::Silent(waited) => (Reason::NoQuicAnswer, format!("no QUIC answer within {waited:?}")),
-            Quic::Failed(error) => (Reason::QuicFailed, format!("QUIC failed: {error}")),
-        };
         let lost = self.known(server, now).lost.map(|lost| now.saturating_duration_since(lost));
-        match lost {
-            Some(ago) if ago <= UNSTABLE && *quic != Quic::NotTried => {
-                Why::new(Reason::QuicLost, format!("the QUIC connection fell silent; then {text}"))
+        let was_lost = lost.is_some_and(|ago| ago <= UNSTABLE);
+        let fell_silent = |then: String| Why::new(Reason::QuicLost, format!("the QUIC connection fell silent{then}"));
+        match quic {
+            Quic::NotTried => Why::new(Reason::QuicUnstable, "QUIC was lost twice within a minute, so TCP went first"),
+            Quic::Silent(waited) if waited.is_zero() => {
+                fell_silent(", and TCP was through before a new one".to_owned())
             }
-            _ => Why { reason, text },
+            Quic::Silent(waited) if was_lost => fell_silent(format!("; then no QUIC answer within {waited:?}")),
+            Quic::Silent(waited) => Why::new(Reason::NoQuicAnswer, format!("no QUIC answer within {waited:?}")),
+            Quic::Failed(error) if was_lost => fell_silent(format!("; then QUIC failed: {error}")),
+            Quic::Failed(error) => Why::new(Reason::QuicFailed, format!("QUIC failed: {error}")),
         }
     }
 

@@ -18,6 +18,7 @@ fn pauses(choice: &mut Choice, server: &ServerId, attempted: Attempted, count: u
 }
 
 const QUIC_FIRST: Plan = Plan::Race { first: Transport::Quic, head_start: HEAD_START };
+const AT_ONCE: Plan = Plan::Race { first: Transport::Quic, head_start: Duration::ZERO };
 const GRPC_FIRST: Plan = Plan::Race { first: Transport::Grpc, head_start: UNSTABLE_HEAD_START };
 
 #[test]
@@ -28,10 +29,10 @@ fn one_transport_is_all_there_is_when_it_is_named() {
         for _ in 0..5 {
             choice.on_quic_ended(&server("a"), true, SECOND, now);
         }
-        assert_eq!((choice.plan(), choice.comes_back()), (Plan::Only(transport), false));
+        assert_eq!((choice.plan(now), choice.comes_back()), (Plan::Only(transport), false));
     }
     assert!(auto().comes_back());
-    assert_eq!(auto().plan(), QUIC_FIRST);
+    assert_eq!(auto().plan(Instant::now()), QUIC_FIRST);
 }
 
 #[test]
@@ -62,22 +63,34 @@ fn another_server_is_no_failure_of_quic() {
 }
 
 #[test]
-fn two_losses_within_a_minute_put_grpc_first_until_quic_is_back() {
-    let (mut choice, a, begin) = (auto(), server("a"), Instant::now());
-    choice.on_quic_ended(&a, true, 30 * SECOND, begin);
-    assert_eq!(choice.plan(), QUIC_FIRST);
-    choice.on_quic_ended(&a, true, 30 * SECOND, begin + 60 * SECOND);
-    assert_eq!(choice.plan(), GRPC_FIRST);
-    assert_eq!(choice.on_grpc(&a, &Quic::NotTried, begin + 61 * SECOND).reason, Reason::QuicUnstable);
-    choice.on_quic(&a, begin + 90 * SECOND);
-    assert_eq!(choice.plan(), QUIC_FIRST);
-    // One more loss makes it two again.
-    choice.on_quic_ended(&a, true, SECOND, begin + 91 * SECOND);
-    assert_eq!(choice.plan(), GRPC_FIRST);
+fn a_loss_takes_the_head_start_for_five_seconds() {
+    let (mut choice, begin) = (auto(), Instant::now());
+    choice.on_quic_ended(&server("a"), false, 30 * SECOND, begin);
+    assert_eq!(choice.plan(begin), QUIC_FIRST);
+    choice.on_quic_ended(&server("a"), true, 30 * SECOND, begin);
+    assert_eq!(choice.plan(begin), AT_ONCE);
+    assert_eq!(choice.plan(begin + 5 * SECOND), AT_ONCE);
+    assert_eq!(choice.plan(begin + 6 * SECOND), QUIC_FIRST);
 }
 
 #[test]
-fn other_losses_say_nothing_about_the_path() {
+fn two_losses_within_a_minute_put_grpc_first_until_quic_is_back() {
+    let (mut choice, a, begin) = (auto(), server("a"), Instant::now());
+    choice.on_quic_ended(&a, true, 30 * SECOND, begin);
+    assert_eq!(choice.plan(begin + 60 * SECOND), QUIC_FIRST);
+    choice.on_quic_ended(&a, true, 30 * SECOND, begin + 60 * SECOND);
+    assert_eq!(choice.plan(begin + 60 * SECOND), GRPC_FIRST);
+    assert_eq!(choice.plan(begin + 3_600 * SECOND), GRPC_FIRST);
+    assert_eq!(choice.on_grpc(&a, &Quic::NotTried, begin + 61 * SECOND).reason, Reason::QuicUnstable);
+    choice.on_quic(&a, begin + 90 * SECOND);
+    assert_eq!(choice.plan(begin + 90 * SECOND), QUIC_FIRST);
+    // One more loss makes it two again.
+    choice.on_quic_ended(&a, true, SECOND, begin + 91 * SECOND);
+    assert_eq!(choice.plan(begin + 91 * SECOND), GRPC_FIRST);
+}
+
+#[test]
+fn other_losses_do_not_put_grpc_first() {
     let (mut choice, begin) = (auto(), Instant::now());
     // Apart by more than a minute; of different servers; not by silence.
     choice.on_quic_ended(&server("a"), true, SECOND, begin);
@@ -86,7 +99,7 @@ fn other_losses_say_nothing_about_the_path() {
     for _ in 0..5 {
         choice.on_quic_ended(&server("c"), false, SECOND, begin + 61 * SECOND);
     }
-    assert_eq!(choice.plan(), QUIC_FIRST);
+    assert_eq!(choice.plan(begin + 61 * SECOND), AT_ONCE);
 }
 
 #[test]
@@ -121,6 +134,11 @@ fn grpc_says_why_it_serves() {
     let why = choice.on_grpc(&a, &silent, now + SECOND);
     let text = "the QUIC connection fell silent; then no QUIC answer within 250ms";
     assert_eq!(why, Why::new(Reason::QuicLost, text));
+    let at_once = Quic::Silent(Duration::ZERO);
+    let text = "the QUIC connection fell silent, and TCP was through before a new one";
+    assert_eq!(choice.on_grpc(&a, &at_once, now + SECOND), Why::new(Reason::QuicLost, text));
+    let text = "the QUIC connection fell silent; then QUIC failed: no route to host";
+    assert_eq!(choice.on_grpc(&a, &failed, now + SECOND), Why::new(Reason::QuicLost, text));
     assert_eq!(choice.on_grpc(&server("b"), &silent, now + SECOND).reason, Reason::NoQuicAnswer);
     assert_eq!(choice.on_grpc(&a, &silent, now + 61 * SECOND).reason, Reason::NoQuicAnswer, "long ago");
 }
@@ -153,21 +171,21 @@ proptest! {
         for (what, which, seconds, silent) in events {
             let id = server(&which.to_string());
             now += Duration::from_secs(seconds);
-            let before = choice.plan();
+            let before = choice.plan(now);
             match what {
                 0 => {
                     choice.on_quic(&id, now);
-                    prop_assert_eq!(choice.plan(), QUIC_FIRST);
+                    prop_assert_ne!(choice.plan(now), GRPC_FIRST);
                 }
                 1 => {
                     silent_losses += u32::from(silent);
                     choice.on_quic_ended(&id, silent, Duration::from_secs(seconds), now);
-                    prop_assert!(silent_losses >= 2 || choice.plan() == QUIC_FIRST);
-                    prop_assert!(silent || choice.plan() == before);
+                    prop_assert!(silent_losses >= 2 || choice.plan(now) != GRPC_FIRST);
+                    prop_assert!(silent || choice.plan(now) == before);
                 }
                 2 => {
                     choice.on_grpc(&id, &Quic::Silent(HEAD_START), now);
-                    prop_assert_eq!(choice.plan(), before);
+                    prop_assert_eq!(choice.plan(now), before);
                 }
                 3 => {
                     let pause = choice.pause(&id, Attempted::Failed, now, random);
