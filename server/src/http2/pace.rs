@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use super::head::{Head, flag, kind};
+use super::{
+    code::{Code, Fault},
+    head::{Head, flag, kind},
+};
 
 /// How often a client may ping while it has streams: grpc-go's default enforcement policy.
 const PING_INTERVAL: Duration = Duration::from_secs(5 * 60);
@@ -35,37 +38,11 @@ const SMALL_BYTES: u32 = 1024;
 /// A padded DATA frame may be all padding; above this length it cannot.
 const MAX_PADDING_BYTES: u32 = 256;
 
-/// Beyond this many open streams no more are told apart. The HTTP/2 library refuses them long before.
-const MAX_KNOWN_STREAMS: usize = 16 * 1024;
+/// More pings than gRPC's keepalive policy allows; gRPC's own words.
+pub const TOO_MANY_PINGS: Fault = Fault::new(Code::ENHANCE_YOUR_CALM, "too_many_pings");
 
-/// How a client has broken the rules of its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Violation {
-    /// More pings than gRPC's keepalive policy allows.
-    TooManyPings = 1,
-    /// Thousands of frames that carry no payload.
-    Flood = 2,
-    /// A header block that is larger, or in more pieces, than any honest one.
-    HeadersTooLarge = 3,
-    /// A header block that does not follow RFC 7541.
-    BadCompression = 4,
-}
-
-impl Violation {
-    /// Every violation.
-    pub const ALL: [Self; 4] = [Self::TooManyPings, Self::Flood, Self::HeadersTooLarge, Self::BadCompression];
-
-    /// What to log and to tell the client; gRPC's own word where it has one.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::TooManyPings => "too_many_pings",
-            Self::Flood => "too_many_frames_without_payload",
-            Self::HeadersTooLarge => "header_block_too_large",
-            Self::BadCompression => "malformed_header_compression",
-        }
-    }
-}
+/// Thousands of frames that carry no payload.
+pub const FLOOD: Fault = Fault::new(Code::ENHANCE_YOUR_CALM, "too_many_frames_without_payload");
 
 /// Counts the frames of one connection.
 #[derive(Debug, Default)]
@@ -79,8 +56,7 @@ pub struct Pace {
     strikes: u8,
     /// Whether the server has sent HEADERS or DATA since the last ping.
     answered: bool,
-    streams: Streams,
-    violation: Option<Violation>,
+    violation: Option<Fault>,
 }
 
 impl Pace {
@@ -89,17 +65,15 @@ impl Pace {
         self.now = now;
     }
 
-    /// The client has sent a frame.
-    pub fn received(&mut self, head: Head) {
+    /// The client has sent a frame. `has_streams`: it had streams before, or streams that it has only finished its half of.
+    pub fn received(&mut self, head: Head, has_streams: bool) {
         match head.kind {
             kind::DATA if has_payload(head) => {
                 self.idle_cost = self.idle_cost.saturating_sub(CREDIT);
                 self.turn_cost += u32::from(head.length <= SMALL_BYTES);
                 return;
             }
-            kind::HEADERS => self.streams.open(head.stream),
-            kind::RST_STREAM => self.streams.close(head.stream),
-            kind::PING if !head.has(flag::ACK) => self.ping(),
+            kind::PING if !head.has(flag::ACK) => self.ping(has_streams),
             _ => {}
         }
         self.spend(1);
@@ -110,24 +84,10 @@ impl Pace {
         self.spend((octets / WORK_PER_COST) as u32);
     }
 
-    /// The server has sent a frame.
-    pub fn sent(&mut self, head: Head) {
-        match head.kind {
-            kind::DATA | kind::HEADERS => {
-                self.answered = true;
-                self.idle_cost = self.idle_cost.saturating_sub(CREDIT);
-                if head.has(flag::END_STREAM) {
-                    self.streams.close(head.stream);
-                }
-            }
-            kind::RST_STREAM => self.streams.close(head.stream),
-            _ => {}
-        }
-    }
-
-    /// Whether a stream has had headers before.
-    pub fn is_known(&self, stream: u32) -> bool {
-        stream <= self.streams.newest
+    /// The server sends so many frames of HEADERS or DATA.
+    pub fn answered(&mut self, frames: u32) {
+        self.answered |= frames > 0;
+        self.idle_cost = self.idle_cost.saturating_sub(CREDIT.saturating_mul(frames));
     }
 
     /// Whether the other tasks of the thread should have a turn now.
@@ -141,13 +101,8 @@ impl Pace {
     }
 
     /// How the client has first broken the rules.
-    pub fn violation(&self) -> Option<Violation> {
+    pub fn violation(&self) -> Option<Fault> {
         self.violation
-    }
-
-    /// The client has broken a rule.
-    pub fn violate(&mut self, violation: Violation) {
-        self.violation.get_or_insert(violation);
     }
 
     fn spend(&mut self, cost: u32) {
@@ -158,64 +113,29 @@ impl Pace {
         }
         self.idle_cost += cost;
         if self.idle_cost > MAX_IDLE_COST {
-            self.violate(Violation::Flood);
+            self.violation.get_or_insert(FLOOD);
         }
     }
 
-    fn ping(&mut self) {
+    fn ping(&mut self, has_streams: bool) {
         let last = self.last_ping.replace(self.now);
         if std::mem::take(&mut self.answered) {
             self.strikes = 0;
             return;
         }
-        let interval = if self.streams.open.is_empty() { IDLE_PING_INTERVAL } else { PING_INTERVAL };
+        let interval = if has_streams { PING_INTERVAL } else { IDLE_PING_INTERVAL };
         if last.is_some_and(|last| self.now.saturating_sub(last) < interval) {
             self.strikes += 1;
         }
         if self.strikes > MAX_PING_STRIKES {
-            self.violate(Violation::TooManyPings);
+            self.violation.get_or_insert(TOO_MANY_PINGS);
         }
-    }
-
-    /// Octets held.
-    #[allow(dead_code, reason = "for tests and the fuzz target")]
-    pub fn held(&self) -> usize {
-        self.streams.open.capacity() * size_of::<u32>()
     }
 }
 
 fn has_payload(head: Head) -> bool {
     let least = if head.has(flag::PADDED) { MAX_PADDING_BYTES + 1 } else { 1 };
     head.length >= least
-}
-
-/// The streams that the client has opened and nobody has ended, as the server sees it: a client that has only finished its
-/// half still has the stream.
-#[derive(Debug, Default)]
-struct Streams {
-    /// In the order of their numbers, which is the order of their opening.
-    open: Vec<u32>,
-    newest: u32,
-}
-
-impl Streams {
-    fn open(&mut self, stream: u32) {
-        if stream > self.newest {
-            self.newest = stream;
-            if self.open.len() < MAX_KNOWN_STREAMS {
-                self.open.push(stream);
-            }
-        }
-    }
-
-    fn close(&mut self, stream: u32) {
-        if let Ok(place) = self.open.binary_search(&stream) {
-            self.open.remove(place);
-        }
-        if self.open.is_empty() {
-            self.open = Vec::new();
-        }
-    }
 }
 
 #[cfg(test)]

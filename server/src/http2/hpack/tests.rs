@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use super::*;
-use crate::frontend::grpc::http2::testing::{OwnField, field, put_integer};
+use crate::http2::testing::{OwnField, field, put_integer};
 
 fn octets(hex: &str) -> Vec<u8> {
     let hex: Vec<u8> = hex.bytes().filter(|octet| *octet != b' ').collect();
@@ -140,7 +140,7 @@ fn entries_that_are_made_from_one_name_share_its_memory() {
     }
     assert_eq!(decoder.table_bytes(), 2 * (1900 + 1 + 32));
     let name = |index| match decoder.table.name(index) {
-        Some(crate::frontend::grpc::http2::table::Name::Own(name)) => name,
+        Some(crate::http2::table::Name::Own(name)) => name,
         other => panic!("{other:?}"),
     };
     assert!(std::sync::Arc::ptr_eq(&name(62), &name(63)));

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::frontend::grpc::http2::testing::{huffman_code, huffman_encode};
+use crate::http2::testing::{huffman_code, huffman_encode};
 
 fn decoded(input: &[u8]) -> Result<Vec<u8>, HuffmanError> {
     let mut out = Vec::new();
