@@ -152,8 +152,7 @@ fn a_client_may_send_as_much_as_was_released() {
     for _ in 0..most / 16_384 {
         feed(&mut session, data(1, 16_384));
     }
-    let taken = std::mem::take(&mut session.control);
-    assert_eq!(taken, frame(kind::SETTINGS, flag::ACK, 0, b""), "no room was given back");
+    assert!(session.control.is_empty(), "no room was given back");
     session.release(1, 1000);
     assert!(session.control.is_empty(), "too little to tell");
     session.release(1, SETTINGS.stream_window / 4);
