@@ -53,6 +53,8 @@ pub struct Connection<S, B: Buf> {
     size: Size,
     out: Out<B>,
     is_flushed: bool,
+    /// Why nothing can be written any more.
+    broken: Option<io::Error>,
 }
 
 impl<S: Socket, B: Buf> Connection<S, B> {
@@ -67,6 +69,7 @@ impl<S: Socket, B: Buf> Connection<S, B> {
             size: Size::SMALLEST,
             out: Out::default(),
             is_flushed: true,
+            broken: None,
         }
     }
 
@@ -91,10 +94,7 @@ impl<S: Socket, B: Buf> Connection<S, B> {
             if let Some(fault) = self.session().fault() {
                 return Poll::Ready(Some(Err(fault.into())));
             }
-            let is_sent = match self.poll_write(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.lost(error)))),
-                result => result.is_ready(),
-            };
+            let is_sent = self.write_or_break(cx);
             if is_sent && self.session().is_over() {
                 // Only the socket's own task could tell what is wrong with it, and it is done.
                 let _ = ready!(Pin::new(&mut self.socket).poll_shutdown(cx));
@@ -111,9 +111,27 @@ impl<S: Socket, B: Buf> Connection<S, B> {
                     return Poll::Ready(is_cut.then(|| Err(error.into())));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.lost(error)))),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let error = if self.input.is_empty() { self.broken.take() } else { None };
+                    return error.map_or(Poll::Pending, |error| Poll::Ready(Some(Err(self.lost(error)))));
+                }
             }
         }
+    }
+
+    /// Writes what there is to write; true if that is done. A client that takes nothing any more may have sent something
+    /// before it left: that is still read.
+    fn write_or_break(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.broken.is_none() {
+            match self.poll_write(cx) {
+                Poll::Ready(Err(error)) => self.broken = Some(error),
+                result => return result.is_ready(),
+            }
+        }
+        // Nobody will get it.
+        self.out = Out::default();
+        self.session().fill(&mut Out::default());
+        false
     }
 
     fn lost(&mut self, error: io::Error) -> ConnectionError {
@@ -236,3 +254,6 @@ impl<S, B: Buf> Drop for Connection<S, B> {
         lock(&self.shared).lose();
     }
 }
+
+#[cfg(test)]
+mod tests;

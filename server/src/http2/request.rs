@@ -40,8 +40,9 @@ impl Fields {
     pub fn put(&mut self, field: Field<'_>) {
         // Before the field is judged: a few octets can refer to a large one many times.
         self.list_bytes = self.list_bytes.saturating_add(field.name.len() + field.value.len() + ENTRY_OVERHEAD);
-        self.malformed = self.malformed || !self.is_good(field.name, field.value);
-        if self.malformed || self.is_too_large() {
+        let is_lost = self.malformed || self.is_too_large();
+        self.malformed = self.malformed || (!is_lost && !self.is_good(field.name, field.value));
+        if is_lost || self.malformed {
             (self.octets, self.ends) = (Vec::new(), Vec::new());
             return;
         }

@@ -18,6 +18,16 @@ mod grpc {
     pub mod status;
 }
 
+#[path = "../../../server/src/http2"]
+#[allow(dead_code, unused_imports)]
+mod http2 {
+    pub mod answer;
+    pub mod hpack;
+    pub mod huffman;
+    pub mod request;
+    pub mod table;
+}
+
 fuzz_target!(|input: &[u8]| {
     let Some((&how, stream)) = input.split_first() else { return };
     let (mut events, error) = decode(stream, how);
