@@ -14,6 +14,12 @@ use crate::http2::{
     streams::{State, Way},
 };
 
+/// Whether so many octets leave room for more. Not before a quarter of the buffer is free: many small packets would cost
+/// more than a few large ones.
+pub(super) fn has_room(queued: usize, buffer: usize) -> bool {
+    queued <= buffer - buffer / 4
+}
+
 impl<B: Buf> Session<B> {
     /// The next piece of what the client has sent; `None` at its end.
     ///
@@ -66,8 +72,7 @@ impl<B: Buf> Session<B> {
         };
         let window = usize::try_from(state.send_window).unwrap_or(0);
         let room = window.saturating_sub(state.unsent).min(buffer.saturating_sub(state.queued)).min(octets);
-        // Not before half of it is free: many small packets would cost more than a few large ones.
-        if room > 0 && state.queued <= buffer / 2 {
+        if room > 0 && has_room(state.queued, buffer) {
             return Poll::Ready(Ok(room));
         }
         state.writer = Some(cx.waker().clone());

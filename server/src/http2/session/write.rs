@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Buf;
 
-use super::{MAX_FRAME, PING, PingState, Session, TableChange};
+use super::{MAX_FRAME, PING, PingState, Session, TableChange, handle::has_room};
 use crate::http2::{
     code::{Code, Gone},
     head::{flag, kind},
@@ -102,7 +102,7 @@ impl<B: Buf> Session<B> {
                 state.queue.push_front(rest);
             }
         }
-        if state.queued <= self.settings.send_buffer / 2 {
+        if has_room(state.queued, self.settings.send_buffer) {
             state.wake_writer();
         }
         self.list(written.stream);

@@ -106,10 +106,10 @@ fn frames_are_as_large_as_the_client_allows() {
 #[test]
 fn there_is_room_as_long_as_little_waits() {
     let mut server = serving(&[1], 1 << 20);
-    let half = SETTINGS.send_buffer / 2;
+    let quarter = SETTINGS.send_buffer / 4;
     assert_eq!(server.session.poll_room(1, 1 << 20, &mut cx()), Poll::Ready(Ok(SETTINGS.send_buffer)));
-    send(&mut server, 1, half);
-    assert_eq!(server.session.poll_room(1, 1 << 20, &mut cx()), Poll::Ready(Ok(half)));
+    send(&mut server, 1, 3 * quarter);
+    assert_eq!(server.session.poll_room(1, 1 << 20, &mut cx()), Poll::Ready(Ok(quarter)));
     send(&mut server, 1, 1);
     assert!(server.session.poll_room(1, 1, &mut cx()).is_pending());
     // What is taken to be written is counted until it is written.
