@@ -14,7 +14,6 @@ mod hello;
 mod packets;
 pub mod requests;
 mod rpc;
-mod stream;
 
 use std::{sync::Arc, time::Duration};
 

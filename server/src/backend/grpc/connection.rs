@@ -12,12 +12,7 @@ use std::{
     time::Duration,
 };
 
-use h2::{
-    Ping, PingPong, RecvStream,
-    server::{Builder, Connection, SendResponse},
-};
-use http::Request;
-use konnectivity_transport::packet::frame::PacketBuf;
+use konnectivity_transport::{id::AgentId, identifier::Identifiers, packet::frame::PacketBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -28,9 +23,17 @@ use crate::{
     frontend::{
         client_stream::ClientStream,
         grpc::{
-            http2::{Http2Socket, TOO_LARGE_PATH, Watch, pace::PingPolicy},
+            connection::{Http2, say_farewell},
             status::{AGENT_SERVICE, Code, Status, check_for},
         },
+    },
+    http2::{
+        answer::Answer,
+        connection::{Connection, ConnectionError},
+        pace::PingPolicy,
+        request::Request,
+        session::Settings,
+        stream::Stream,
     },
     worker::Worker,
 };
@@ -54,16 +57,8 @@ const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// Bytes that wait for the agent to read them behind those of which HTTP/2's order is no longer ours.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Memory for the books of small DATA frames that nobody has taken yet, as HTTP/2's library counts it.
-const SMALL_FRAMES_BUDGET: usize = 16 * 1024 * 1024;
-
-/// RPCs that were cancelled before they were looked at, or just now: more of them are a flood.
-const MAX_RESETS: usize = 64;
-
 /// How long a connection may take over its end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-
-type Http2 = Connection<Http2Socket<ClientStream>, PacketBuf>;
 
 /// What the RPCs of a connection share.
 pub struct Shared {
@@ -82,121 +77,85 @@ pub struct Shared {
 /// # Cancel safety
 /// Cancelling disconnects the agent.
 pub async fn serve(stream: ClientStream, remote: SocketAddr, place: Place, port: Arc<Port>) {
-    let Some((http2, watch)) = Box::pin(connect(stream)).await else { return };
     let rpcs = TaskTracker::new();
-    let keep_alive = port.keep_alive;
-    let (drain, close) = (port.drain.clone(), port.close.clone());
     let heard = Arc::<AtomicBool>::default();
-    let shared = Arc::new(Shared { port, worker: place.worker.clone(), remote, heard: heard.clone() });
-    let mut serving = Serving { http2, watch, shared, rpcs: rpcs.clone(), first: Some(place.number), refused: false };
-    let pings = serving.http2.ping_pong().map(|pings| Pings::new(pings, keep_alive, heard));
+    let mut pings = Pings::new(port.keep_alive, heard.clone());
+    let drain = port.drain.clone();
+    let shared = Arc::new(Shared { port, worker: place.worker.clone(), remote, heard });
+    let http2 = Connection::new(stream, settings());
+    let mut serving = Serving { http2, shared, rpcs: rpcs.clone(), first: Some(place.number) };
     let over = async {
         drain.cancelled().await;
         // Until then dials may live, and an agent that is told to go away cuts them.
         rpcs.close();
         rpcs.wait().await;
     };
-    let mut pings = pings;
-    tokio::select! {
-        () = poll_fn(|cx| serving.poll(cx, &mut pings)) => return,
-        () = over => {}
-    }
-    serving.http2.graceful_shutdown();
-    let end = async {
-        poll_fn(|cx| serving.poll(cx, &mut pings)).await;
+    let owes_farewell = tokio::select! {
+        owes_farewell = poll_fn(|cx| serving.poll(cx, &mut pings)) => owes_farewell,
+        () = over => {
+            serving.http2.leave();
+            let end = timeout(CLOSE_LIMIT, poll_fn(|cx| serving.poll(cx, &mut pings)));
+            end.await.unwrap_or(false)
+        }
     };
-    tokio::select! {
-        () = end => {}
-        () = sleep(CLOSE_LIMIT) => {}
+    if owes_farewell {
+        say_farewell(&mut serving.http2).await;
     }
-    drop(close);
+    // Counted until here.
     drop(place);
 }
 
-async fn connect(stream: ClientStream) -> Option<(Http2, Arc<Watch>)> {
-    let watch = Arc::<Watch>::default();
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .data_frame_budget(SMALL_FRAMES_BUDGET)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_concurrent_reset_streams(MAX_RESETS);
-    let socket = Http2Socket::with_pings(stream, watch.clone(), PingPolicy::AGENT);
-    match timeout(HANDSHAKE_TIMEOUT, builder.handshake(socket)).await {
-        Ok(Ok(http2)) => Some((http2, watch)),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "an agent did not speak HTTP/2");
-            None
-        }
-        Err(_) => {
-            tracing::debug!("an agent said nothing");
-            None
-        }
+fn settings() -> Settings {
+    Settings {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        max_streams: MAX_STREAMS,
+        send_buffer: SEND_BUFFER_BYTES,
+        pings: PingPolicy::AGENT,
     }
 }
 
 struct Serving {
     http2: Http2,
-    watch: Arc<Watch>,
     shared: Arc<Shared>,
     rpcs: TaskTracker,
     /// The number of the connection, for its first RPC.
     first: Option<u64>,
-    /// The agent has broken a rule, and was told.
-    refused: bool,
 }
 
 impl Serving {
-    fn poll(&mut self, cx: &mut Context<'_>, pings: &mut Option<Pings>) -> Poll<()> {
+    /// Ready when the connection is over; true if the agent is to be told why.
+    fn poll(&mut self, cx: &mut Context<'_>, pings: &mut Pings) -> Poll<bool> {
         loop {
             while let Poll::Ready(accepted) = self.http2.poll_accept(cx) {
                 match accepted {
-                    Some(Ok((request, respond))) => self.accept(request, respond),
-                    Some(Err(error)) => {
-                        tracing::debug!(%error, "an agent's connection ended");
-                        return Poll::Ready(());
+                    Some(Ok((request, stream))) => self.accept(&request, stream),
+                    Some(Err(ConnectionError::Fault(fault))) => {
+                        tracing::warn!(reason = fault.reason, "an agent breaks the rules of HTTP/2; disconnecting it");
+                        return Poll::Ready(true);
                     }
-                    None => return Poll::Ready(()),
+                    Some(Err(ConnectionError::Socket(error))) => {
+                        tracing::debug!(%error, "an agent's connection ended");
+                        return Poll::Ready(false);
+                    }
+                    None => return Poll::Ready(false),
                 }
             }
-            if !self.refused
-                && let Some(violation) = self.watch.violation()
-            {
-                tracing::warn!(reason = violation.reason(), "an agent breaks the rules of HTTP/2; disconnecting it");
-                self.refused = true;
-                self.http2.abrupt_shutdown(violation.code());
-                continue;
-            }
-            let Some(pings) = pings else { return Poll::Pending };
-            if ready!(pings.poll(cx)) == Life::Over {
-                tracing::info!("an agent has not answered a PING; disconnecting it");
-                return Poll::Ready(());
+            if ready!(pings.poll(cx, &mut self.http2)) == Life::Over {
+                return Poll::Ready(false);
             }
             // What was queued leaves.
         }
     }
 
-    fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<PacketBuf>) {
-        let (head, receive) = request.into_parts();
-        let too_large = head.uri.path() == TOO_LARGE_PATH;
-        let checked = if too_large {
-            Err(Box::new(Status::new(Code::ResourceExhausted, "the request's headers are too large").refusal()))
-        } else {
-            check_for(&head, &AGENT_SERVICE).and_then(|()| self.greet(&head.headers))
-        };
+    fn accept(&mut self, request: &Request, stream: Stream<PacketBuf>) {
+        let checked = check_for(request, &AGENT_SERVICE).and_then(|()| self.greet(request));
         let (agent_id, identifiers) = match checked {
             Ok(agent) => agent,
-            Err(refusal) => {
-                // An agent that has left cannot be told.
-                let _ = respond.send_response(*refusal, true);
-                return;
-            }
+            Err(refusal) => return stream.refuse(refusal),
         };
         let number = self.first.take().unwrap_or_else(|| self.shared.port.placement.number());
-        let connect = Connect { shared: self.shared.clone(), number, agent_id, identifiers, receive, respond };
+        let connect = Connect { shared: self.shared.clone(), number, agent_id, identifiers, stream };
         let token = self.rpcs.token();
         let serve = async move {
             connect.serve().await;
@@ -205,19 +164,13 @@ impl Serving {
         self.shared.worker.spawn(serve.in_current_span());
     }
 
-    fn greet(
-        &self,
-        headers: &http::HeaderMap,
-    ) -> Result<
-        (konnectivity_transport::id::AgentId, konnectivity_transport::identifier::Identifiers),
-        Box<http::Response<()>>,
-    > {
+    fn greet(&self, request: &Request) -> Result<(AgentId, Identifiers), Answer> {
         if self.shared.port.drain.is_cancelled() {
-            return Err(Box::new(Status::new(Code::Unavailable, "the server is draining").refusal()));
+            return Err(Status::new(Code::Unavailable, "the server is draining").refusal());
         }
-        hello::read(headers).map_err(|status| {
+        hello::read(request).map_err(|status| {
             tracing::warn!(reason = status.message, "an agent was not accepted");
-            Box::new(status.refusal())
+            status.refusal()
         })
     }
 }
@@ -230,36 +183,51 @@ enum Life {
 
 /// Finds out whether an agent that says nothing is still there.
 struct Pings {
-    pings: PingPong,
+    state: Asked,
     keep_alive: Duration,
     heard: Arc<AtomicBool>,
-    /// Whether a PING is out.
-    asked: bool,
     due: Pin<Box<Sleep>>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// It has not said anything of HTTP/2.
+    Ungreeted,
+    No,
+    /// A PING is out.
+    Yes,
+}
+
 impl Pings {
-    fn new(pings: PingPong, keep_alive: Duration, heard: Arc<AtomicBool>) -> Self {
-        Self { pings, keep_alive, heard, asked: false, due: Box::pin(sleep(keep_alive)) }
+    fn new(keep_alive: Duration, heard: Arc<AtomicBool>) -> Self {
+        Self { state: Asked::Ungreeted, keep_alive, heard, due: Box::pin(sleep(HANDSHAKE_TIMEOUT)) }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Life> {
-        if self.asked && self.pings.poll_pong(cx).is_ready() {
-            self.asked = false;
+    fn poll(&mut self, cx: &mut Context<'_>, http2: &mut Http2) -> Poll<Life> {
+        if self.state == Asked::Ungreeted && http2.is_greeted() || self.state == Asked::Yes && http2.take_pong() {
+            self.state = Asked::No;
             self.rest(self.keep_alive);
         }
         ready!(self.due.as_mut().poll(cx));
         let heard = self.heard.swap(false, Ordering::Relaxed);
-        if heard {
+        match self.state {
+            Asked::Ungreeted => {
+                tracing::debug!("an agent said nothing");
+                return Poll::Ready(Life::Over);
+            }
             // It is there. An answer that is late behind much else may still come.
-            self.rest(if self.asked { PING_TIMEOUT } else { self.keep_alive });
-            return Poll::Ready(Life::Going);
+            Asked::Yes if heard => self.rest(PING_TIMEOUT),
+            Asked::Yes => {
+                tracing::info!("an agent has not answered a PING; disconnecting it");
+                return Poll::Ready(Life::Over);
+            }
+            Asked::No if heard => self.rest(self.keep_alive),
+            Asked::No => {
+                http2.send_ping();
+                self.state = Asked::Yes;
+                self.rest(PING_TIMEOUT);
+            }
         }
-        if self.asked || self.pings.send_ping(Ping::opaque()).is_err() {
-            return Poll::Ready(Life::Over);
-        }
-        self.asked = true;
-        self.rest(PING_TIMEOUT);
         Poll::Ready(Life::Going)
     }
 
