@@ -50,7 +50,8 @@ impl<B: Buf> Session<B> {
         state.outstanding -= octets;
         if !state.is_closed() && !state.has_heard_end {
             state.untold += octets;
-            if state.untold > 0 && state.untold >= self.settings.stream_window / 4 {
+            // More often would be a system call for little.
+            if state.untold > 0 && state.untold >= self.settings.stream_window / 2 {
                 let told = std::mem::take(&mut state.untold);
                 state.receive_window += told;
                 self.put(kind::WINDOW_UPDATE, 0, id, &told.to_be_bytes());
