@@ -53,8 +53,8 @@ impl<B: Buf> Session<B> {
         state.outstanding -= octets;
         if !state.is_closed() && !state.has_heard_end {
             state.untold += octets;
-            // Whoever reads may keep most of the window back: half of what is left is told then.
-            let least = state.receive_window.max(LEAST_TOLD).min(self.settings.stream_window / 4);
+            // More often would be a system call for little. But whoever reads may keep most of the window back.
+            let least = state.receive_window.max(LEAST_TOLD).min(self.settings.stream_window / 2);
             if state.untold >= least {
                 let told = std::mem::take(&mut state.untold);
                 state.receive_window += told;
