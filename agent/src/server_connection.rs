@@ -8,8 +8,9 @@
 //!                                     meanwhile: QUIC to the same server, with growing pauses
 //! ```
 //!
-//! `choice.rs` is a value that decides; `race.rs` runs two attempts; `quic.rs` and `grpc.rs` are the connections, which this
-//! file knows by the traits of `carrier.rs` only; `served.rs` is what the admin pages show.
+//! `choice.rs` is a value that decides; `race.rs` runs two attempts; `server.rs` serves, and comes back to QUIC. `quic.rs` and
+//! `grpc.rs` are the connections, which the others know by the traits of `carrier.rs` only. `served.rs` is what the admin
+//! pages show.
 
 pub mod carrier;
 pub mod carriers;
@@ -19,25 +20,24 @@ mod over_grpc;
 pub mod quic;
 pub mod race;
 pub mod served;
+mod server;
 
 use std::{
-    future::pending,
     io,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use konnectivity_transport::{error::with_sources, id::ServerId};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument;
 
 use self::{
-    carrier::{Carrier, Carriers, GrpcCarrier, QuicCarrier},
-    choice::{Attempted, Choice, Plan, Quic, Reason, Transport, Why},
+    carrier::{Carrier, Carriers},
+    choice::{Choice, Plan, Quic, Reason, Transport, Why},
     race::{Attempt, BothFailed, Won, race},
-    served::{Back, InUse, Served},
+    served::Served,
+    server::Server,
 };
 use crate::server_set;
 
@@ -237,111 +237,6 @@ impl<C: Carriers> server_set::Connection for ServerConnection<C> {
         match self.current {
             Current::Quic(quic) => quic.close(reason).await,
             Current::Grpc(grpc, _) => grpc.close(reason).await,
-        }
-    }
-}
-
-/// One server, however it is reached.
-struct Server<C> {
-    id: ServerId,
-    /// Cancelled when it says that it drains.
-    drains: CancellationToken,
-    shared: Arc<Shared<C>>,
-}
-
-impl<C: Carriers> Server<C> {
-    /// Serves over QUIC until that is lost.
-    async fn over_quic(&self, quic: C::Quic, why: &Why) {
-        let span = tracing::info_span!("connection", server_id = %self.id, transport = "quic");
-        span.in_scope(|| tracing::info!(reason = why.text, "serving over QUIC"));
-        let _in_use = self.shared.served.begin(&self.id, Transport::Quic, quic.handle(), why);
-        let end = quic.serve(self.drains.clone()).instrument(span).await;
-        self.shared.choice().on_quic_ended(&self.id, end.silent, end.lasted, Instant::now());
-    }
-
-    /// Serves over gRPC until that is lost, or until QUIC to the same server is there to take over.
-    async fn over_grpc(&self, grpc: C::Grpc, why: &Why, attempt: Option<QuicAttempt<C>>) -> Option<(C::Quic, Why)> {
-        let span = tracing::info_span!("connection", server_id = %self.id, transport = "grpc");
-        span.in_scope(|| match why.reason {
-            Reason::Configured => tracing::info!(reason = why.text, "serving over gRPC"),
-            _ => tracing::warn!(reason = why.text, "serving over gRPC, until QUIC works"),
-        });
-        let in_use = self.shared.served.begin(&self.id, Transport::Grpc, grpc.handle(), why);
-        let moved = CancellationToken::new();
-        let begun = Instant::now();
-        let mut serving: Pin<Box<_>> = Box::pin(grpc.serve(moved.clone(), self.drains.clone()).instrument(span));
-        let quic = tokio::select! {
-            biased;
-            () = &mut serving => return None,
-            quic = self.back_to_quic(attempt, &in_use) => quic,
-        };
-        // The server has taken the new connection: nothing is lost if it sends no more dials to the old one.
-        in_use.moved();
-        moved.cancel();
-        self.shared.tasks.spawn(async move {
-            serving.await;
-            drop(in_use);
-        });
-        let text = format!("QUIC works again after {:.1} s over gRPC", begun.elapsed().as_secs_f64());
-        Some((quic, Why::new(Reason::QuicBack, text)))
-    }
-
-    /// Tries QUIC until it reaches this server. Never returns where that is not wanted, and once the agent drains.
-    async fn back_to_quic(&self, attempt: Option<QuicAttempt<C>>, in_use: &InUse) -> C::Quic {
-        if self.shared.choice().comes_back() {
-            tokio::select! {
-                biased;
-                () = self.shared.drain.cancelled() => in_use.back(Back::No),
-                quic = self.try_quic(attempt, in_use) => return quic,
-            }
-        }
-        pending().await
-    }
-
-    async fn try_quic(&self, mut attempt: Option<QuicAttempt<C>>, in_use: &InUse) -> C::Quic {
-        let choice = || self.shared.choice();
-        loop {
-            let attempted = match attempt.take() {
-                Some(attempt) => {
-                    in_use.back(Back::Trying);
-                    match self.attempt_quic(attempt).await {
-                        Ok(quic) => return quic,
-                        Err(attempted) => attempted,
-                    }
-                }
-                // QUIC had failed already, or was not to be tried.
-                None => Attempted::Failed,
-            };
-            let pause = choice().pause(&self.id, attempted, Instant::now(), rand::random());
-            in_use.back(Back::At(Instant::now() + pause));
-            tracing::debug!(server_id = %self.id, ?attempted, ?pause, "QUIC is tried again after a pause");
-            sleep(pause).await;
-            let carriers = self.shared.carriers.clone();
-            attempt = match carriers.resolve().await {
-                Ok(addresses) => Some(Box::pin(carriers.quic(addresses, CancellationToken::new()))),
-                // The name's look-up counts as a failure.
-                Err(_) => None,
-            };
-        }
-    }
-
-    async fn attempt_quic(&self, attempt: QuicAttempt<C>) -> Result<C::Quic, Attempted> {
-        match timeout(self.shared.attempt_limit, attempt).await {
-            Ok(Ok(quic)) if *quic.server_id() == self.id => {
-                self.shared.choice().on_quic(&self.id, Instant::now());
-                Ok(quic)
-            }
-            Ok(Ok(quic)) => {
-                let other = quic.server_id();
-                tracing::debug!(server_id = %self.id, %other, "QUIC was to come back to one server and reached another");
-                self.shared.tasks.spawn(quic.close("this agent looks for another server"));
-                Err(Attempted::OtherServer)
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(server_id = %self.id, error = with_sources(&error), "no way back to QUIC yet");
-                Err(Attempted::Failed)
-            }
-            Err(_) => Err(Attempted::Failed),
         }
     }
 }

@@ -54,8 +54,7 @@ impl Other {
 /// one of, is served beside it.
 async fn apart(server: &[String], bad: &[String], good: &[String], agent_says: &str, server_says: &str) {
     let mut pair = Pair::start(Options::unix().server(server).agents([])).await.unwrap();
-    let bad = [bad, &["--transport=quic".to_owned()]].concat();
-    let bad = Agent::start(&pair.certificates, pair.server.agents, HERE, &bad).await.unwrap();
+    let bad = Agent::start(&pair.certificates, pair.server.agents, HERE, bad).await.unwrap();
     let ready = until("the agent says why it is not ready", LIMIT, || async {
         let reply = http::get(bad.health, "/readyz").await.ok()?;
         reply.body.contains("servers connected: ").then_some(reply)

@@ -43,7 +43,8 @@ impl Agent {
         bail!("{STARTS} times another process took a port of the agent")
     }
 
-    /// Starts an agent without waiting for anything: for those that are to fail.
+    /// Starts an agent without waiting for anything: for those that are to fail. It is told to use QUIC only, unless `more`
+    /// says otherwise: where a machine is busy with other tests, some agents would begin over TCP.
     ///
     /// # Errors
     /// When it cannot be found or run.
@@ -59,6 +60,7 @@ impl Agent {
             format!("--health-server-port={}", health.port()),
             format!("--admin-bind-address={host}"),
             format!("--admin-server-port={}", admin.port()),
+            "--transport=quic".to_owned(),
         ];
         arguments.extend_from_slice(more);
         let program = Program::start("proxy-agent", &program::beside_this("proxy-agent")?, arguments)?;
