@@ -12,6 +12,7 @@
 pub mod bench;
 pub mod certificates;
 pub mod ends;
+pub mod link;
 pub mod load;
 pub mod pair;
 pub mod peer;
