@@ -12,6 +12,7 @@ mod backend;
 mod config;
 mod dial;
 mod frontend;
+mod http2;
 mod metrics;
 mod options;
 mod strategy;

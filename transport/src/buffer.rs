@@ -1,4 +1,5 @@
-//! Read buffers: pooled per thread, sized by the traffic, given back when QUIC has no more use for them.
+//! Read buffers: pooled per thread, sized by the traffic, given back when QUIC, or whoever has the bytes, has no more use
+//! for them.
 
 use std::{cell::RefCell, sync::Arc};
 
@@ -19,7 +20,7 @@ thread_local! {
 
 /// A read buffer on loan from its thread's pool.
 #[derive(Debug)]
-pub(crate) struct ReadBuffer {
+pub struct ReadBuffer {
     bytes: Vec<u8>,
     size: Size,
     filled: usize,
@@ -27,18 +28,20 @@ pub(crate) struct ReadBuffer {
 
 /// Which of the buffer sizes to read with next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size(usize);
+pub struct Size(usize);
 
 impl Size {
-    pub(crate) const SMALLEST: Self = Self(0);
+    /// For who has sent little so far.
+    pub const SMALLEST: Self = Self(0);
     pub(crate) const LARGEST: Self = Self(SIZES.len() - 1);
 
-    pub(crate) fn bytes(self) -> usize {
+    /// In bytes.
+    pub fn bytes(self) -> usize {
         SIZES[self.0]
     }
 
     /// The size after a read of `filled` bytes: larger when it was filled, smaller when it was mostly empty.
-    pub(crate) fn after_read(self, filled: usize) -> Self {
+    pub fn after_read(self, filled: usize) -> Self {
         match self {
             Self(index) if filled == SIZES[index] => Self((index + 1).min(SIZES.len() - 1)),
             Self(index) if index > 0 && filled < SIZES[index - 1] => Self(index - 1),
@@ -48,25 +51,29 @@ impl Size {
 }
 
 impl ReadBuffer {
-    pub(crate) fn take(size: Size) -> Self {
+    /// An empty buffer.
+    pub fn take(size: Size) -> Self {
         let bytes = FREE.with_borrow_mut(|free| free[size.0].pop()).unwrap_or_else(|| vec![0; size.bytes()]);
         Self { bytes, size, filled: 0 }
     }
 
-    pub(crate) fn space(&mut self) -> &mut [u8] {
+    /// All of its space, to be read into.
+    pub fn space(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    pub(crate) fn filled(&self) -> &[u8] {
+    /// The bytes read.
+    pub fn filled(&self) -> &[u8] {
         &self.bytes[..self.filled]
     }
 
-    pub(crate) fn set_filled(&mut self, bytes: usize) {
+    /// Counts the first `bytes` bytes as read.
+    pub fn set_filled(&mut self, bytes: usize) {
         self.filled = bytes.min(self.bytes.len());
     }
 
     /// The bytes read. A mostly empty buffer is copied, so that a keystroke does not hold 4 KiB until it is acknowledged.
-    pub(crate) fn into_bytes(self) -> Bytes {
+    pub fn into_bytes(self) -> Bytes {
         if self.filled * 4 <= self.bytes.len() {
             Bytes::copy_from_slice(self.filled())
         } else {

@@ -13,7 +13,7 @@
 
 mod batch;
 pub mod budget;
-mod buffer;
+pub mod buffer;
 pub mod connection;
 pub mod control;
 mod credit;

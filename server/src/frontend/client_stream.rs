@@ -17,6 +17,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::tls_socket::TlsSocket;
+use crate::http2;
 
 mod tls_socket;
 
@@ -252,6 +253,12 @@ impl Socket for ClientStream {
                 Ok(socket.stream()?.unsent_bytes()? + in_session)
             }
         }
+    }
+}
+
+impl http2::connection::Socket for ClientStream {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Socket::poll_read_ready(self, cx)
     }
 }
 

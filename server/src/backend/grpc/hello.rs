@@ -1,29 +1,31 @@
 //! What an agent says of itself in the headers of its RPC, and what it is told (compat 1.3).
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use konnectivity_transport::{
     id::{AgentId, ServerId},
     identifier::Identifiers,
 };
 
-use crate::frontend::grpc::status::{Code, Status};
+use crate::{
+    frontend::grpc::status::{Code, Status, accepted},
+    http2::{answer::Answer, request::Request},
+};
 
 const AGENT_ID: &str = "agentid";
 const AGENT_IDENTIFIERS: &str = "agentidentifiers";
-const SERVER_ID: HeaderName = HeaderName::from_static("serverid");
-const SERVER_COUNT: HeaderName = HeaderName::from_static("servercount");
+const SERVER_ID: &str = "serverid";
+const SERVER_COUNT: &str = "servercount";
 
 /// Who an agent is and what it reaches. An agent that says nothing of what it reaches is a good one.
 ///
 /// # Errors
 /// The end of its RPC, in the reference's words: an error that is no status of gRPC is `Unknown` there.
-pub fn read(headers: &HeaderMap) -> Result<(AgentId, Identifiers), Status> {
+pub fn read(request: &Request) -> Result<(AgentId, Identifiers), Status> {
     let refused = |message: String| Status::new(Code::Unknown, message);
-    let [agent_id] = &values(headers, AGENT_ID)[..] else {
-        let got = values(headers, AGENT_ID).join(" ");
+    let [agent_id] = &values(request, AGENT_ID)[..] else {
+        let got = values(request, AGENT_ID).join(" ");
         return Err(refused(format!("expected one agent ID in the context, got [{got}]")));
     };
-    let identifiers = match &values(headers, AGENT_IDENTIFIERS)[..] {
+    let identifiers = match &values(request, AGENT_IDENTIFIERS)[..] {
         [] => Identifiers::default(),
         [query] => {
             Identifiers::parse(query).map_err(|error| refused(format!("fail to parse url encoded string: {error}")))?
@@ -38,27 +40,32 @@ pub fn read(headers: &HeaderMap) -> Result<(AgentId, Identifiers), Status> {
     Ok((agent_id, identifiers))
 }
 
-fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
-    headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+fn values(request: &Request, name: &str) -> Vec<String> {
+    request.all(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
 }
 
-/// What an accepted agent is told. None of it before the agent is checked.
-pub fn answer(server_id: &ServerId, server_count: u32) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-    // An id is printable ASCII, which is what a value may be.
-    let server_id = HeaderValue::from_str(server_id.as_str()).ok().map(|id| (SERVER_ID, id));
-    server_id.into_iter().chain([(SERVER_COUNT, HeaderValue::from(server_count))])
+/// What an accepted agent is told, before its first packet.
+pub fn answer(server_id: &ServerId, server_count: u32) -> Answer {
+    accepted().and(SERVER_ID, server_id.as_str()).and(SERVER_COUNT, &server_count.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http2::{
+        hpack::{Decoder, Field},
+        request::Fields,
+    };
 
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let field = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
-        fields.iter().map(field).collect()
+    fn headers(fields: &[(&str, &str)]) -> Request {
+        let mut all = Fields::default();
+        for (name, value) in [(":method", "POST"), (":scheme", "https"), (":path", "/a")].iter().chain(fields) {
+            all.put(Field { name: name.as_bytes(), value: value.as_bytes(), never_indexed: false });
+        }
+        all.into_request().unwrap()
     }
 
-    fn refusal(fields: &[(&'static str, &'static str)]) -> String {
+    fn refusal(fields: &[(&str, &str)]) -> String {
         let status = read(&headers(fields)).unwrap_err();
         assert_eq!(status.code, Code::Unknown);
         status.message
@@ -92,8 +99,12 @@ mod tests {
 
     #[test]
     fn an_agent_is_told_who_the_server_is() {
-        let told: HeaderMap = answer(&ServerId::new("s").unwrap(), 3).collect();
-        assert_eq!(told["serverid"], "s");
-        assert_eq!(told["servercount"], "3");
+        let mut fields = Vec::new();
+        let block = answer(&ServerId::new("s").unwrap(), 3).into_block();
+        let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+        Decoder::default().decode(&block, |field| fields.push((text(field.name), text(field.value)))).unwrap();
+        let expected =
+            [(":status", "200"), ("content-type", "application/grpc"), ("serverid", "s"), ("servercount", "3")];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use h2::{RecvStream, server::SendResponse};
 use konnectivity_transport::{
     id::AgentId,
     identifier::Identifiers,
@@ -27,11 +26,12 @@ use super::{
     connection::{STREAM_WINDOW, Shared},
     credit::Credit,
     hello, packets,
-    stream::{Incoming, Outgoing},
+    stream::AgentStream,
 };
 use crate::{
     backend::{Backend, carrier::Carrier},
     frontend::grpc::status::{Code, Status},
+    http2::{code::Gone, stream::Stream},
     metrics::{Metrics, Segment},
 };
 
@@ -52,9 +52,6 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How often a draining server looks whether an agent's last dial has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(100);
 
-/// How long the end of an RPC may take that its agent does not read.
-const END_LIMIT: Duration = Duration::from_secs(1);
-
 /// How an agent's stream ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -65,8 +62,8 @@ enum End {
     #[error("unexpected EOF")]
     Cut,
     /// The RPC was cancelled or its connection is gone.
-    #[error("the agent's connection is gone: {0}")]
-    Left(io::Error),
+    #[error("the agent has left: {0}")]
+    Left(Gone),
     /// What it sent is no packet.
     #[error("the agent sent no packet: {0}")]
     Malformed(#[from] DecodeError),
@@ -82,8 +79,7 @@ pub struct Connect {
     pub(super) number: u64,
     pub(super) agent_id: AgentId,
     pub(super) identifiers: Identifiers,
-    pub(super) receive: RecvStream,
-    pub(super) respond: SendResponse<PacketBuf>,
+    pub(super) stream: Stream<PacketBuf>,
 }
 
 impl Connect {
@@ -92,13 +88,11 @@ impl Connect {
     /// # Cancel safety
     /// Cancelling ends every dial and resets the stream.
     pub async fn serve(self) {
-        let Self { shared, number, agent_id, identifiers, receive, respond } = self;
+        let Self { shared, number, agent_id, identifiers, stream } = self;
         let port = shared.port.clone();
         let _counted = port.metrics.agent_stream();
         // The headers go before the agent can be picked, as in the reference: it waits for them without a limit.
-        let Ok(mut outgoing) = Outgoing::respond(respond, hello::answer(&port.server_id, port.server_count)) else {
-            return;
-        };
+        let Ok(stream) = AgentStream::open(stream, hello::answer(&port.server_id, port.server_count)) else { return };
         let link = Link::new(port.link.clone(), port.budget.clone());
         let agent = GrpcAgent::new(link, shared.remote);
         let _lost = LoseOnDrop(agent.clone());
@@ -107,19 +101,19 @@ impl Connect {
         let registration = port.registry.register(backend.clone());
         tracing::info!(%agent_id, carrier = "grpc", "agent connected");
         let end = tokio::select! {
-            end = read(&shared, &agent, &backend, Incoming::new(receive)) => end,
-            end = write(&agent, &mut outgoing, &port.metrics) => end,
+            end = read(&shared, &agent, &backend, &stream) => end,
+            end = write(&agent, &stream, &port.metrics) => end,
             () = drained(&shared, &agent) => End::Stopped,
         };
         drop(registration);
         agent.lose(end.to_string());
         tracing::info!(%agent_id, reason = %end, "agent disconnected");
-        conclude(&end, outgoing, &port.metrics).await;
+        conclude(&end, stream, &port.metrics);
     }
 }
 
 /// Tells the agent how its RPC ended.
-async fn conclude(end: &End, outgoing: Outgoing, metrics: &Metrics) {
+fn conclude(end: &End, stream: AgentStream, metrics: &Metrics) {
     let (status, counted) = match end {
         End::HalfClosed => (Some(Status::ok()), None),
         End::Cut => (Some(Status::new(Code::Internal, end.to_string())), Some("Internal")),
@@ -136,10 +130,8 @@ async fn conclude(end: &End, outgoing: Outgoing, metrics: &Metrics) {
         metrics.stream_error(Segment::FromAgent, code, "Unknown");
     }
     match status {
-        Some(status) => {
-            let _ = tokio::time::timeout(END_LIMIT, outgoing.end(&status)).await;
-        }
-        None => outgoing.reset(),
+        Some(status) => stream.end(&status),
+        None => stream.reset(),
     }
 }
 
@@ -153,7 +145,7 @@ impl Drop for LoseOnDrop {
 }
 
 /// Takes what the agent sends. While a dial's client takes too little, the stream is read more slowly.
-async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incoming: Incoming) -> End {
+async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &AgentStream) -> End {
     let metrics = &shared.port.metrics;
     let drain = || {
         tracing::info!(agent_id = %backend.name(), "agent drains");
@@ -163,7 +155,7 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incomin
     let mut credit = Credit::new(STREAM_WINDOW as usize, shared.port.link.dial_buffer);
     let (mut turn, mut since_relief) = (0, 0);
     loop {
-        let bytes = match poll_fn(|cx| incoming.poll_data(cx)).await {
+        let bytes = match poll_fn(|cx| stream.poll_data(cx)).await {
             Some(Ok(bytes)) => bytes,
             Some(Err(error)) => return End::Left(error),
             None if decoder.is_between_messages() => return End::HalfClosed,
@@ -180,11 +172,11 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incomin
             }
         }
         since_relief += length;
-        let slowed = since_relief >= A_STEP && relief(agent, metrics).await;
+        let slowed = since_relief >= A_STEP && relief(agent, stream, metrics).await;
         if since_relief >= A_STEP {
             since_relief = 0;
         }
-        incoming.release(credit.taken(length, slowed, std::time::Instant::now()));
+        stream.release(credit.taken(length, slowed, std::time::Instant::now()));
         turn += 1;
         if turn % A_TURN == 0 {
             tokio::task::yield_now().await;
@@ -192,26 +184,31 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, mut incomin
     }
 }
 
-/// Waits until more may be read. Whether there was anything to wait for.
-async fn relief(agent: &GrpcAgent, metrics: &Metrics) -> bool {
+/// Waits until more may be read, or until nothing more will come than what is here already. Whether there was anything to
+/// wait for.
+async fn relief(agent: &GrpcAgent, stream: &AgentStream, metrics: &Metrics) -> bool {
     let mut relief = pin!(agent.link.relief());
     if poll_fn(|cx| Poll::Ready(relief.as_mut().poll(cx).is_ready())).await {
         return false;
     }
     let _slowed = metrics.agent_slowed();
-    relief.await;
+    tokio::select! {
+        () = relief => {}
+        _ = poll_fn(|cx| stream.poll_gone(cx)) => {}
+    }
     true
 }
 
 /// Sends what the agent is to have.
-async fn write(agent: &GrpcAgent, outgoing: &mut Outgoing, metrics: &Metrics) -> End {
+async fn write(agent: &GrpcAgent, stream: &AgentStream, metrics: &Metrics) -> End {
     let mut turn = 0;
     poll_fn(|cx| {
         loop {
-            match ready!(poll_write(cx, agent, outgoing)) {
+            match ready!(poll_write(cx, agent, stream)) {
                 Ok(Some(kind)) => metrics.packet(Segment::ToAgent, kind),
                 Ok(None) => return Poll::Ready(End::Stopped),
-                Err(error) => return Poll::Ready(End::Left(error)),
+                // The stream is over: it tells how by itself.
+                Err(_) => return Poll::Pending,
             }
             turn += 1;
             if turn % A_TURN == 0 {
@@ -224,24 +221,17 @@ async fn write(agent: &GrpcAgent, outgoing: &mut Outgoing, metrics: &Metrics) ->
 }
 
 /// Sends one packet. `None`: there will be no more.
-fn poll_write(
-    cx: &mut Context<'_>,
-    agent: &GrpcAgent,
-    outgoing: &mut Outgoing,
-) -> Poll<io::Result<Option<PacketType>>> {
-    let room = ready!(outgoing.poll_room(cx, ROOM_BYTES))?;
+fn poll_write(cx: &mut Context<'_>, agent: &GrpcAgent, stream: &AgentStream) -> Poll<io::Result<Option<PacketType>>> {
+    let room = ready!(stream.poll_room(cx, ROOM_BYTES))?;
     let next = match agent.requests.poll_request(cx) {
         Poll::Ready(request) => Some((PacketType::DialReq, PacketBuf::control(&request))),
         Poll::Pending => match agent.link.poll_send(cx, room) {
             Poll::Ready(next) => next,
-            Poll::Pending => {
-                outgoing.rest();
-                return Poll::Pending;
-            }
+            Poll::Pending => return Poll::Pending,
         },
     };
     let Some((kind, packet)) = next else { return Poll::Ready(Ok(None)) };
-    outgoing.send(packet)?;
+    stream.send(packet)?;
     Poll::Ready(Ok(Some(kind)))
 }
 

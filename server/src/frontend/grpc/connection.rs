@@ -8,23 +8,21 @@ use std::{
     time::Duration,
 };
 
-use h2::{
-    Ping, PingPong, RecvStream,
-    server::{Builder, Connection, SendResponse},
-};
-use http::Request;
 use konnectivity_transport::packet::frame::PacketBuf;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    context::Context as Shared,
-    http2::{Http2Socket, TOO_LARGE_PATH, Watch},
-    rpc::Rpc,
-    settle::Ticket,
-    status::{Code, Status, check},
+use super::{context::Context as Shared, rpc::Rpc, settle::Ticket, status::check};
+use crate::{
+    frontend::{client_stream::ClientStream, linger::discard},
+    http2::{
+        connection::{Connection, ConnectionError},
+        pace::PingPolicy,
+        request::Request,
+        session::Settings,
+        stream::Stream,
+    },
 };
-use crate::frontend::client_stream::ClientStream;
 
 /// For how long a client may say nothing of HTTP/2. The reference's other frontend waits as long for a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,83 +47,71 @@ const _: () = assert!(MAX_STREAMS as u64 * STREAM_WINDOW as u64 <= CONNECTION_WI
 /// RPCs that are accepted before the other tasks of the thread have their turn.
 const RPCS_A_TURN: usize = 16;
 
-/// Memory for the books of small DATA frames that nobody has taken yet, as HTTP/2's library counts it.
-const SMALL_FRAMES_BUDGET: usize = 16 * 1024 * 1024;
+/// For how long the last words to a client that has broken a rule may find no room in the kernel's buffers, and for how
+/// long its own octets are awaited then, which would make TCP forget those words.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
+const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
+const LINGER_BYTES: u64 = 256 * 1024;
 
-/// RPCs that were cancelled before they were looked at, or just now: more of them are a flood.
-const MAX_RESETS: usize = 256;
-
-type Http2 = Connection<Http2Socket<ClientStream>, PacketBuf>;
+type Http2 = Connection<ClientStream, PacketBuf>;
 
 /// Serves a client until it is gone, or until the server drains and its last RPC has ended.
 ///
 /// # Cancel safety
 /// Cancelling disconnects the client.
 pub async fn serve(stream: ClientStream, shared: Arc<Shared>, keep_alive: Duration, drain: CancellationToken) {
-    // On the heap, and gone when it is over: what stays is kept small, most clients are idle.
-    let Some(mut task) = Box::pin(connect(stream, shared, keep_alive)).await else { return };
+    let settings = Settings {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        max_streams: MAX_STREAMS,
+        send_buffer: SEND_BUFFER_BYTES,
+        pings: PingPolicy::CLIENT,
+    };
+    let mut task = Serving { http2: Connection::new(stream, settings), pings: Pings::new(keep_alive), shared };
     let draining = drain.cancelled();
     tokio::pin!(draining);
-    poll_fn(|cx| {
-        if !task.ending && draining.as_mut().poll(cx).is_ready() {
-            task.ending = true;
-            task.http2.graceful_shutdown();
+    let mut is_draining = false;
+    let owes_farewell = poll_fn(|cx| {
+        if !is_draining && draining.as_mut().poll(cx).is_ready() {
+            is_draining = true;
+            task.http2.leave();
         }
         task.poll(cx)
     })
     .await;
+    if owes_farewell {
+        // On the heap: what stays is kept small, most clients are idle.
+        Box::pin(say_farewell(&mut task.http2)).await;
+    }
 }
 
-async fn connect(stream: ClientStream, shared: Arc<Shared>, keep_alive: Duration) -> Option<Serving> {
-    let watch = Arc::<Watch>::default();
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .data_frame_budget(SMALL_FRAMES_BUDGET)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_concurrent_reset_streams(MAX_RESETS);
-    let handshake = builder.handshake(Http2Socket::new(stream, watch.clone()));
-    let mut http2: Http2 = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-        Ok(Ok(http2)) => http2,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a client did not speak HTTP/2");
-            return None;
-        }
-        Err(_) => {
-            tracing::debug!("a client said nothing");
-            return None;
-        }
-    };
-    let pings = http2.ping_pong().map(|pings| Pings::new(pings, keep_alive));
-    Some(Serving { http2, pings, watch, shared, ending: false, refused: false })
+/// Whatever goes wrong here: the connection is over.
+async fn say_farewell(http2: &mut Http2) {
+    let said = timeout(FAREWELL_TIMEOUT, poll_fn(|cx| http2.poll_farewell(cx))).await;
+    if matches!(said, Ok(Ok(()))) {
+        let _ = timeout(LINGER_TIMEOUT, discard(http2.socket(), LINGER_BYTES)).await;
+    }
 }
 
 struct Serving {
     http2: Http2,
-    pings: Option<Pings>,
-    watch: Arc<Watch>,
+    pings: Pings,
     shared: Arc<Shared>,
-    /// The client was told to come no more.
-    ending: bool,
-    /// It has broken a rule, and was told.
-    refused: bool,
 }
 
 impl Serving {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the connection is over; true if the client is to be told why.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let mut turn = 0;
             while let Poll::Ready(accepted) = self.http2.poll_accept(cx) {
                 match accepted {
-                    Some(Ok((request, respond))) => self.accept(request, respond),
+                    Some(Ok((request, stream))) => self.accept(&request, stream),
                     Some(Err(error)) => {
                         tracing::debug!(%error, "a client's connection ended");
-                        return Poll::Ready(());
+                        return Poll::Ready(Self::is_fault(&error));
                     }
-                    None => return Poll::Ready(()),
+                    None => return Poll::Ready(false),
                 }
                 turn += 1;
                 if turn == RPCS_A_TURN {
@@ -134,47 +120,39 @@ impl Serving {
                     return Poll::Pending;
                 }
             }
-            if !self.refused
-                && let Some(violation) = self.watch.violation()
-            {
-                tracing::warn!(reason = violation.reason(), "a client breaks the rules of HTTP/2; disconnecting it");
-                self.refused = true;
-                self.http2.abrupt_shutdown(violation.code());
-                continue;
-            }
-            let Some(pings) = &mut self.pings else { return Poll::Pending };
-            match pings.poll(cx, &self.shared) {
+            match self.pings.poll(cx, &mut self.http2, &self.shared) {
                 // What is queued leaves before the PING, and the PING with the look after that.
                 Poll::Ready(Next::Again) => {}
+                Poll::Ready(Next::Silent) => {
+                    tracing::debug!("a client said nothing");
+                    return Poll::Ready(false);
+                }
                 Poll::Ready(Next::Dead) => {
                     tracing::info!("a client has not answered a PING; disconnecting it");
-                    return Poll::Ready(());
+                    return Poll::Ready(false);
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    fn accept(&self, request: Request<RecvStream>, mut respond: SendResponse<PacketBuf>) {
-        let (head, receive) = request.into_parts();
-        let too_large = head.uri.path() == TOO_LARGE_PATH;
-        let refusal = if too_large {
-            Err(Box::new(Status::new(Code::ResourceExhausted, "the request's headers are too large").refusal()))
-        } else {
-            check(&head)
-        };
-        match refusal {
-            Ok(()) => self.shared.worker.spawn(Rpc::new(self.shared.clone(), receive, respond).serve()),
-            // A client that has left cannot be told.
-            Err(refusal) => drop(respond.send_response(*refusal, true)),
+    fn is_fault(error: &ConnectionError) -> bool {
+        let ConnectionError::Fault(fault) = error else { return false };
+        tracing::warn!(reason = fault.reason, "a client breaks the rules of HTTP/2; disconnecting it");
+        true
+    }
+
+    fn accept(&self, request: &Request, mut stream: Stream<PacketBuf>) {
+        match check(request) {
+            Ok(()) => self.shared.worker.spawn(Rpc::new(self.shared.clone(), stream).serve()),
+            Err(refusal) => stream.refuse(refusal),
         }
     }
 }
 
-/// PINGs, of which HTTP/2's library lets one be out at a time: for dials that wait for the client to have heard of them,
+/// PINGs, of which one is out at a time: for dials that wait for the client to have heard of them,
 /// and to find out whether an idle client is still there.
 struct Pings {
-    pings: PingPong,
     state: State,
     keep_alive: Duration,
     /// When the next thing is due: to ask a client whether it is there, or to give it up.
@@ -185,6 +163,8 @@ struct Pings {
 
 #[derive(Clone, Copy)]
 enum State {
+    /// The client has not said anything of HTTP/2.
+    Ungreeted,
     Resting,
     /// A PING goes out when what was queued before is on its way.
     Asked(Ticket),
@@ -194,19 +174,28 @@ enum State {
 
 enum Next {
     Again,
+    Silent,
     Dead,
 }
 
 impl Pings {
-    fn new(pings: PingPong, keep_alive: Duration) -> Self {
-        let due = Some(Box::pin(tokio::time::sleep(keep_alive)));
-        Self { pings, state: State::Resting, keep_alive, due, probing: false }
+    fn new(keep_alive: Duration) -> Self {
+        let due = Some(Box::pin(tokio::time::sleep(HANDSHAKE_TIMEOUT)));
+        Self { state: State::Ungreeted, keep_alive, due, probing: false }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Next> {
+    fn poll(&mut self, cx: &mut Context<'_>, http2: &mut Http2, shared: &Shared) -> Poll<Next> {
         match self.state {
+            State::Ungreeted => {
+                if !http2.is_greeted() {
+                    ready!(self.poll_due(cx));
+                    return Poll::Ready(Next::Silent);
+                }
+                self.state = State::Resting;
+                self.schedule(self.keep_alive);
+            }
             State::Sent(ticket) => {
-                if self.pings.poll_pong(cx).is_pending() {
+                if !http2.take_pong() {
                     ready!(self.poll_due(cx));
                     if self.probing {
                         return Poll::Ready(Next::Dead);
@@ -220,10 +209,7 @@ impl Pings {
                 self.schedule(self.keep_alive);
             }
             State::Asked(ticket) => {
-                if self.pings.send_ping(Ping::opaque()).is_err() {
-                    // The connection is over; it tells by itself.
-                    return Poll::Pending;
-                }
+                http2.send_ping();
                 self.state = State::Sent(ticket);
                 return Poll::Ready(Next::Again);
             }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use konnectivity_process::metrics::Counted;
 use konnectivity_transport::packet::{
     CloseDial, CloseRequest, DialRequest, Packet, PacketType, Payload,
@@ -21,10 +20,15 @@ use konnectivity_transport::packet::{
 use super::{
     client::GrpcClient,
     context::Context as Connection,
-    room::{self, broken},
     status::{Code, Status, accepted},
 };
-use crate::metrics::Segment;
+use crate::{
+    http2::{
+        code::{self, Gone},
+        stream::Stream,
+    },
+    metrics::Segment,
+};
 
 /// What the reference says to DATA that comes before a dial.
 const NOT_INITIALIZED: &str = "backend not initialized";
@@ -43,8 +47,8 @@ const MAX_ANSWERS: usize = 16;
 /// An RPC of a client, whether it dials just now or not.
 pub struct Rpc {
     pub(super) connection: Arc<Connection>,
-    receive: RecvStream,
-    send: Way,
+    stream: Stream<PacketBuf>,
+    way: Way,
     decoder: Decoder,
     /// Bytes received whose room in the window was not given back yet.
     unreleased: usize,
@@ -56,10 +60,11 @@ pub struct Rpc {
 }
 
 /// The way to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Nothing was said yet: the answer's head goes with the first packet.
-    Silent(SendResponse<PacketBuf>),
-    Open(SendStream<PacketBuf>),
+    Silent,
+    Open,
     /// The RPC has ended, for all that it is told.
     Over,
 }
@@ -75,7 +80,7 @@ pub enum End {
     Cut,
     /// The RPC was cancelled or its connection is gone.
     #[error("the client has left: {0}")]
-    Left(h2::Error),
+    Left(Gone),
     /// What it sent is no packet.
     #[error("{0}")]
     Malformed(#[from] DecodeError),
@@ -83,19 +88,10 @@ pub enum End {
 
 impl Rpc {
     /// An RPC that was accepted.
-    pub fn new(connection: Arc<Connection>, receive: RecvStream, respond: SendResponse<PacketBuf>) -> Self {
+    pub fn new(connection: Arc<Connection>, stream: Stream<PacketBuf>) -> Self {
         let counted = connection.dials.metrics.grpc_connection();
         let decoder = Decoder::default();
-        Self {
-            connection,
-            receive,
-            send: Way::Silent(respond),
-            decoder,
-            unreleased: 0,
-            answers: 0,
-            turn: 0,
-            _counted: counted,
-        }
+        Self { connection, stream, way: Way::Silent, decoder, unreleased: 0, answers: 0, turn: 0, _counted: counted }
     }
 
     /// Serves what the client asks for until it dials, then leaves the RPC to the dial. Boxed: a dial that fails comes
@@ -185,7 +181,7 @@ impl Rpc {
             }
             // Whatever is left in the decoder is part of a packet whose rest must not be kept out.
             self.release(self.unreleased);
-            let Poll::Ready(data) = self.receive.poll_data(cx) else {
+            let Poll::Ready(data) = self.stream.poll_data(cx) else {
                 self.turn = 0;
                 return Poll::Pending;
             };
@@ -223,8 +219,7 @@ impl Rpc {
         let bytes = bytes.min(self.unreleased);
         self.unreleased -= bytes;
         if bytes > 0 {
-            // An RPC that is over needs no room.
-            let _ = self.receive.flow_control().release_capacity(bytes);
+            self.stream.release(bytes);
         }
     }
 
@@ -244,18 +239,17 @@ impl Rpc {
             self.connection.dials.metrics.frontend_write(Duration::ZERO);
         }
         self.answers += 1;
-        self.open().and_then(|stream| stream.send_data(PacketBuf::control(packet), false)).map_err(broken)
+        self.open()?.send(PacketBuf::control(packet))
     }
 
-    fn open(&mut self) -> Result<&mut SendStream<PacketBuf>, h2::Error> {
-        if let Way::Silent(respond) = &mut self.send {
-            let stream = respond.send_response(accepted(), false)?;
-            self.send = Way::Open(stream);
+    fn open(&mut self) -> io::Result<&mut Stream<PacketBuf>> {
+        match self.way {
+            Way::Silent => self.stream.respond(accepted())?,
+            Way::Open => {}
+            Way::Over => return Err(io::ErrorKind::BrokenPipe.into()),
         }
-        match &mut self.send {
-            Way::Open(stream) => Ok(stream),
-            Way::Silent(_) | Way::Over => Err(Reason::NO_ERROR.into()),
-        }
+        self.way = Way::Open;
+        Ok(&mut self.stream)
     }
 
     /// Waits until `bytes` bytes or fewer, but at least one, may be sent, and returns how many.
@@ -263,7 +257,7 @@ impl Rpc {
     /// # Errors
     /// When the RPC is over.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
-        room::poll_room(self.open().map_err(broken)?, cx, bytes)
+        self.open()?.poll_room(cx, bytes)
     }
 
     /// Queues a DATA packet for which there is room.
@@ -272,29 +266,20 @@ impl Rpc {
     /// When the RPC is over.
     pub fn send_data(&mut self, packet: PacketBuf) -> io::Result<()> {
         self.connection.dials.metrics.packet_sent(PacketType::Data);
-        self.open().and_then(|stream| stream.send_data(packet, false)).map_err(broken)
+        self.open()?.send(packet)
     }
 
     /// Whether the client has cancelled the RPC, or its connection is gone. The task of `cx` is the one that is woken
     /// when there is room again.
     pub fn is_cancelled(&mut self, cx: &mut Context<'_>) -> bool {
-        match &mut self.send {
-            Way::Silent(respond) => respond.poll_reset(cx).is_ready(),
-            Way::Open(stream) => stream.poll_reset(cx).is_ready(),
-            Way::Over => true,
-        }
+        self.way == Way::Over || self.stream.poll_gone(cx).is_ready()
     }
 
     /// Ends the RPC, behind what is queued.
     pub fn end(&mut self, status: &Status) {
-        match self.take_way() {
-            // A client that has left cannot be told.
-            Way::Silent(mut respond) => drop(respond.send_response(status.refusal(), true)),
-            Way::Open(stream) => {
-                if let Some(rest) = room::end(stream, status.trailers()) {
-                    self.connection.worker.spawn(rest);
-                }
-            }
+        match std::mem::replace(&mut self.way, Way::Over) {
+            Way::Silent => self.stream.refuse(status.refusal()),
+            Way::Open => self.stream.end(status.trailers()),
             Way::Over => {}
         }
     }
@@ -306,16 +291,11 @@ impl Rpc {
             End::Cut => self.end(&Status::new(Code::Internal, end.to_string())),
             End::Malformed(error) => self.end(&error.into()),
             // What waits for the client is dropped.
-            End::Left(_) => match self.take_way() {
-                Way::Silent(mut respond) => respond.send_reset(Reason::CANCEL),
-                Way::Open(mut stream) => stream.send_reset(Reason::CANCEL),
-                Way::Over => {}
-            },
+            End::Left(_) => {
+                self.way = Way::Over;
+                self.stream.reset(code::Code::CANCEL);
+            }
         }
-    }
-
-    fn take_way(&mut self) -> Way {
-        std::mem::replace(&mut self.send, Way::Over)
     }
 
     /// A number that no other connection of this process has.

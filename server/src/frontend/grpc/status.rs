@@ -1,16 +1,14 @@
 //! How an RPC ends: the code and text that gRPC puts into trailers, with the reference's library's words.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, HOST},
-    request::Parts,
-};
 use konnectivity_transport::packet::message::DecodeError;
 
+use crate::http2::{answer::Answer, request::Request};
+
 /// The content type of every answer.
-const CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const CONTENT: &str = "application/grpc";
+
+/// The status of HTTP of every answer that is one of gRPC.
+const OK: u16 = 200;
 
 /// The one service of a port, and its one method.
 #[derive(Debug, Clone, Copy)]
@@ -72,32 +70,22 @@ impl Status {
     }
 
     /// What ends a stream, behind its packets.
-    pub fn trailers(&self) -> HeaderMap {
-        let mut trailers = HeaderMap::with_capacity(2);
-        self.write(&mut trailers);
-        trailers
+    pub fn trailers(&self) -> Answer {
+        self.write(Answer::default())
     }
 
     /// An answer that consists of this status alone. To be sent with the end of the stream.
-    pub fn refusal(&self) -> Response<()> {
-        self.refusal_with(StatusCode::OK)
+    pub fn refusal(&self) -> Answer {
+        self.refusal_with(OK)
     }
 
-    fn refusal_with(&self, status: StatusCode) -> Response<()> {
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, CONTENT);
-        self.write(response.headers_mut());
-        response
+    fn refusal_with(&self, status: u16) -> Answer {
+        self.write(Answer::with_status(status).and("content-type", CONTENT))
     }
 
-    fn write(&self, headers: &mut HeaderMap) {
-        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(self.code.number())));
-        if !self.message.is_empty()
-            && let Ok(message) = HeaderValue::try_from(percent_encode(&self.message))
-        {
-            headers.insert(GRPC_MESSAGE, message);
-        }
+    fn write(&self, answer: Answer) -> Answer {
+        let answer = answer.and("grpc-status", &self.code.number().to_string());
+        if self.message.is_empty() { answer } else { answer.and("grpc-message", &percent_encode(&self.message)) }
     }
 }
 
@@ -113,17 +101,15 @@ impl From<&DecodeError> for Status {
 }
 
 /// The head of every answer that is no refusal; to be sent before the first packet.
-pub fn accepted() -> Response<()> {
-    let mut response = Response::new(());
-    response.headers_mut().insert(CONTENT_TYPE, CONTENT);
-    response
+pub fn accepted() -> Answer {
+    Answer::with_status(OK).and("content-type", CONTENT)
 }
 
 /// Whether a request is one for `ProxyService/Proxy`; if not, the answer to it, in the reference's order of checks.
 ///
 /// # Errors
 /// The whole answer, to be sent with the end of the stream.
-pub fn check(request: &Parts) -> Result<(), Box<Response<()>>> {
+pub fn check(request: &Request) -> Result<(), Answer> {
     check_for(request, &CLIENT_SERVICE)
 }
 
@@ -131,39 +117,41 @@ pub fn check(request: &Parts) -> Result<(), Box<Response<()>>> {
 ///
 /// # Errors
 /// The whole answer, to be sent with the end of the stream.
-pub fn check_for(request: &Parts, service: &Service) -> Result<(), Box<Response<()>>> {
-    refusal_of(request, service).map_or(Ok(()), |(status, http)| Err(Box::new(status.refusal_with(http))))
+pub fn check_for(request: &Request, service: &Service) -> Result<(), Answer> {
+    refusal_of(request, service).map_or(Ok(()), |(status, http)| Err(status.refusal_with(http)))
 }
 
-fn refusal_of(request: &Parts, of_port: &Service) -> Option<(Status, StatusCode)> {
-    let headers = &request.headers;
+fn refusal_of(request: &Request, of_port: &Service) -> Option<(Status, u16)> {
+    if request.is_too_large() {
+        return Some((Status::new(Code::ResourceExhausted, "the request's headers are too large"), OK));
+    }
     // A second `:authority` never comes as far as this: HTTP/2 refuses it.
-    let hosts = headers.get_all(HOST).iter().count();
+    let hosts = request.all(b"host").count();
     if hosts > 1 {
-        let authorities = usize::from(request.uri.authority().is_some());
+        let authorities = request.all(b":authority").count();
         let message = format!(
             "num values of :authority: {authorities}, num values of host: {hosts}, \
              both must only have 1 value as per HTTP/2 spec"
         );
-        return Some((Status::new(Code::Internal, message), StatusCode::BAD_REQUEST));
+        return Some((Status::new(Code::Internal, message), 400));
     }
-    if headers.contains_key(CONNECTION) {
+    if request.field(b"connection").is_some() {
         let message = "a request over HTTP/2 must not have the field `connection`";
-        return Some((Status::new(Code::Internal, message), StatusCode::BAD_REQUEST));
+        return Some((Status::new(Code::Internal, message), 400));
     }
-    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let content = request.field(b"content-type").unwrap_or_default();
     if !is_grpc(content) {
         let message = format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(content));
-        return Some((Status::new(Code::InvalidArgument, message), StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        return Some((Status::new(Code::InvalidArgument, message), 415));
     }
-    if request.method != Method::POST {
-        let message =
-            format!("Received a HEADERS frame with :method {:?} which should be POST", request.method.as_str());
-        return Some((Status::new(Code::Internal, message), StatusCode::METHOD_NOT_ALLOWED));
+    if request.method() != b"POST" {
+        let method = String::from_utf8_lossy(request.method());
+        let message = format!("Received a HEADERS frame with :method {method:?} which should be POST");
+        return Some((Status::new(Code::Internal, message), 405));
     }
-    let path = request.uri.path_and_query().map_or("", |path| path.as_str());
-    let status = unknown_path(path, of_port).or_else(|| unknown_encoding(headers))?;
-    Some((status, StatusCode::OK))
+    let path = String::from_utf8_lossy(request.path());
+    let status = unknown_path(&path, of_port).or_else(|| unknown_encoding(request))?;
+    Some((status, OK))
 }
 
 /// `application/grpc`, alone or with a subtype or parameters.
@@ -184,8 +172,8 @@ fn unknown_path(path: &str, of_port: &Service) -> Option<Status> {
 }
 
 /// Nothing is decompressed here, nor by the reference.
-fn unknown_encoding(headers: &HeaderMap) -> Option<Status> {
-    let encoding = headers.get("grpc-encoding")?.as_bytes();
+fn unknown_encoding(request: &Request) -> Option<Status> {
+    let encoding = request.field(b"grpc-encoding")?;
     if encoding.is_empty() || encoding == b"identity" {
         return None;
     }
