@@ -39,6 +39,9 @@ pub enum ConnectionError {
     Fault(#[from] Fault),
 }
 
+/// A request and the stream that it came on; or why there will be none.
+pub type Accepted<B> = Result<(Request, Stream<B>), ConnectionError>;
+
 /// A client's connection. Dropping it ends all of its streams.
 ///
 /// While there is nothing to do it holds no buffer.
@@ -81,7 +84,7 @@ impl<S: Socket, B: Buf> Connection<S, B> {
     ///
     /// # Errors
     /// The connection is over, and not as one of its ends wished.
-    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Request, Stream<B>), ConnectionError>>> {
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted<B>>> {
         loop {
             let accepted = {
                 let mut session = self.session();

@@ -142,6 +142,7 @@ impl<B> State<B> {
 #[derive(Debug)]
 pub struct Streams<B> {
     /// In the order of their numbers, which is the order of their opening. Boxed, so that one that goes moves little.
+    #[allow(clippy::vec_box)]
     states: Vec<Box<State<B>>>,
     /// How many of them are open.
     pub open: u32,

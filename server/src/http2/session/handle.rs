@@ -53,9 +53,12 @@ impl<B: Buf> Session<B> {
         state.outstanding -= octets;
         if !state.is_closed() && !state.has_heard_end {
             state.untold += octets;
-            // In small steps if the client has little room, for instance because not all was given back that was taken.
-            let is_little = state.untold >= LEAST_TOLD && state.untold >= state.receive_window;
-            if state.untold > 0 && (state.untold >= self.settings.stream_window / 4 || is_little) {
+            // More often would be a system call for little, unless the client has little room left: perhaps not all is
+            // given back that was taken.
+            let window = self.settings.stream_window;
+            let left = state.receive_window;
+            let is_short = left <= window / 16 && state.untold >= left.max(LEAST_TOLD);
+            if state.untold > 0 && (state.untold >= window / 2 || is_short) {
                 let told = std::mem::take(&mut state.untold);
                 state.receive_window += told;
                 self.put(kind::WINDOW_UPDATE, 0, id, &told.to_be_bytes());
