@@ -19,11 +19,9 @@ use tracing::Instrument;
 
 use super::{Port, hello, rpc::Connect};
 use crate::{
+    accept::stream::PeerStream,
     backend::placement::Place,
-    frontend::{
-        client_stream::ClientStream,
-        grpc::status::{AGENT_SERVICE, Code, Status, check_for},
-    },
+    grpc::status::{AGENT_SERVICE, Code, Status, check_for},
     http2::{
         answer::Answer,
         connection::{Connection, ConnectionError},
@@ -57,7 +55,7 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// How long a connection may take over its end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-type Http2 = Connection<ClientStream, PacketBuf>;
+type Http2 = Connection<PeerStream, PacketBuf>;
 
 /// What the RPCs of a connection share.
 pub struct Shared {
@@ -75,7 +73,7 @@ pub struct Shared {
 ///
 /// # Cancel safety
 /// Cancelling disconnects the agent.
-pub async fn serve(stream: ClientStream, remote: SocketAddr, place: Place, port: Arc<Port>) {
+pub async fn serve(stream: PeerStream, remote: SocketAddr, place: Place, port: Arc<Port>) {
     let settings = Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,

@@ -6,7 +6,7 @@ use konnectivity_transport::{
 };
 
 use crate::{
-    frontend::grpc::status::{Code, Status, accepted},
+    grpc::status::{Code, Status, accepted},
     http2::{answer::Answer, request::Request},
 };
 

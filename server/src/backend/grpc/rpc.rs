@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, carrier::Carrier},
-    frontend::grpc::status::{Code, Status},
+    grpc::status::{Code, Status},
     http2::{code::Gone, stream::Stream},
     metrics::{Metrics, Segment},
 };

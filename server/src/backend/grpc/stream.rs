@@ -10,7 +10,7 @@ use bytes::Bytes;
 use konnectivity_transport::packet::frame::PacketBuf;
 
 use crate::{
-    frontend::grpc::status::Status,
+    grpc::status::Status,
     http2::{
         answer::Answer,
         code::{Code, Gone},

@@ -12,9 +12,10 @@ use konnectivity_transport::packet::frame::PacketBuf;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Context as Shared, rpc::Rpc, settle::Ticket, status::check};
+use super::{context::Context as Shared, rpc::Rpc, settle::Ticket};
 use crate::{
-    frontend::{client_stream::ClientStream, linger::discard},
+    accept::{linger::discard, stream::PeerStream},
+    grpc::status::check,
     http2::{
         connection::{Connection, ConnectionError},
         pace::PingPolicy,
@@ -53,13 +54,13 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 const LINGER_BYTES: u64 = 256 * 1024;
 
-type Http2 = Connection<ClientStream, PacketBuf>;
+type Http2 = Connection<PeerStream, PacketBuf>;
 
 /// Serves a client until it is gone, or until the server drains and its last RPC has ended.
 ///
 /// # Cancel safety
 /// Cancelling disconnects the client.
-pub async fn serve(stream: ClientStream, shared: Arc<Shared>, keep_alive: Duration, drain: CancellationToken) {
+pub async fn serve(stream: PeerStream, shared: Arc<Shared>, keep_alive: Duration, drain: CancellationToken) {
     let settings = Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
