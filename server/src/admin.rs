@@ -16,12 +16,12 @@ use konnectivity_transport::budget::MemoryBudget;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accept::listener::ListenerCounts,
     backend::{
         Backend,
         carrier::Carrier,
         registry::{BackendView, Registry},
     },
-    frontend::listener::ListenerCounts,
     metrics::{ListenerErrors, Metrics},
     strategy::Strategy,
 };

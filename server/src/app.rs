@@ -25,15 +25,17 @@ use socket2::SockRef;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    accept::{
+        listener::{Listener, ListenerCounts, Peers, tls as listener_tls},
+        stream::PeerStream,
+    },
     admin::Routes,
     backend::{Backend, acceptor::Acceptor, grpc as grpc_agents, placement::Placement, registry::Registry},
     config::{Agents, Config, Frontend, Mode},
     dial::Dials,
     frontend::{
-        client_stream::ClientStream,
         grpc::{self, settle::Settle},
         http_connect,
-        listener::{Listener, ListenerCounts, tls as frontend_tls},
     },
     metrics::Metrics,
     worker::{Worker, Workers},
@@ -104,7 +106,8 @@ impl Parts {
         let registry: Arc<Registry<Backend>> = Arc::default();
         let metrics = Arc::new(Metrics::new());
         let budget = MemoryBudget::new(config.quic.memory_budget);
-        let (counts, agent_counts) = (Arc::<ListenerCounts>::default(), Arc::<ListenerCounts>::default());
+        let [counts, agent_counts] = [Peers::Clients, Peers::Agents]
+            .map(|peers| Arc::new(ListenerCounts { peers, ..ListenerCounts::default() }));
         let placement = Placement::new(workers.all());
         let acceptor = Arc::new(Acceptor {
             server_id: config.server_id.clone(),
@@ -272,7 +275,7 @@ impl Clients {
     /// Accepts until the server drains.
     async fn accept(self, listener: Listener) {
         let counts = self.counts.clone();
-        let on_client = |client: ClientStream| match &self.speaks {
+        let on_client = |client: PeerStream| match &self.speaks {
             Speaks::HttpConnect => self.serve_connect(client),
             Speaks::Grpc { next_connect_id, keep_alive } => {
                 self.serve_grpc(client, next_connect_id.clone(), *keep_alive);
@@ -283,7 +286,7 @@ impl Clients {
         }
     }
 
-    fn serve_connect(&self, client: ClientStream) {
+    fn serve_connect(&self, client: PeerStream) {
         let dials = self.dials.clone();
         self.worker.spawn(async move {
             tokio::select! {
@@ -295,7 +298,7 @@ impl Clients {
     }
 
     /// An HTTP/2 connection stays on one worker: best on that of the backend which its dials will be carried by.
-    fn serve_grpc(&self, client: ClientStream, next_connect_id: Arc<AtomicU64>, keep_alive: Duration) {
+    fn serve_grpc(&self, client: PeerStream, next_connect_id: Arc<AtomicU64>, keep_alive: Duration) {
         let worker = self.dials.likely_worker().unwrap_or_else(|| self.worker.clone());
         let (dials, drain) = (self.dials.clone(), self.drain.clone());
         let serve = move |client, worker| {
@@ -336,7 +339,7 @@ async fn idle(dials: &Dials, limit: Duration) -> bool {
 /// The TCP listeners for agents, if there are to be any.
 fn bind_grpc(agents: &Agents, identity: &Identity, roots: Option<Arc<RootCertStore>>) -> Result<Vec<Listener>> {
     let Some(grpc) = &agents.grpc else { return Ok(Vec::new()) };
-    let settings = frontend_tls::settings(identity, roots, &grpc.terms).context("--cluster-cert and --cluster-key")?;
+    let settings = listener_tls::settings(identity, roots, &grpc.terms).context("--cluster-cert and --cluster-key")?;
     let listen = |socket: std::net::TcpListener| {
         // Connections inherit it.
         SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
@@ -396,7 +399,7 @@ fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
             let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
             let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
             let settings =
-                frontend_tls::settings(&identity, Some(roots), &tcp.terms).context("--server-cert and --server-key")?;
+                listener_tls::settings(&identity, Some(roots), &tcp.terms).context("--server-cert and --server-key")?;
             let sockets = tcp.listen.bind_tcp()?;
             let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
             Ok(listeners.collect::<io::Result<_>>()?)

@@ -6,12 +6,14 @@
 //!                          +--> relay, on the worker that carries the backend
 //! ```
 
+mod accept;
 mod admin;
 mod app;
 mod backend;
 mod config;
 mod dial;
 mod frontend;
+mod grpc;
 mod http2;
 mod metrics;
 mod options;

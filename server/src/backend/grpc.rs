@@ -14,6 +14,7 @@ mod hello;
 mod packets;
 pub mod requests;
 mod rpc;
+mod stream;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,9 +24,9 @@ use tracing::Instrument;
 
 use super::{Backend, placement::Placement, registry::Registry};
 use crate::{
-    frontend::{
-        client_stream::ClientStream,
+    accept::{
         listener::{Listener, ListenerCounts},
+        stream::PeerStream,
     },
     metrics::Metrics,
 };
@@ -57,13 +58,13 @@ pub struct Port {
 impl Port {
     /// Accepts until the server drains. Each connection is placed on the worker that has the fewest.
     pub async fn run(self: Arc<Self>, listener: Listener, counts: &ListenerCounts) {
-        let on_agent = |stream: ClientStream| self.clone().place(stream);
+        let on_agent = |stream: PeerStream| self.clone().place(stream);
         if let Err(error) = listener.run(self.drain.clone(), counts, on_agent).await {
             tracing::error!(%error, "the TCP port for agents cannot be served");
         }
     }
 
-    fn place(self: Arc<Self>, stream: ClientStream) {
+    fn place(self: Arc<Self>, stream: PeerStream) {
         let Some(place) = self.placement.next() else { return };
         let remote = match stream.peer() {
             Ok(remote) => remote,

@@ -6,7 +6,7 @@ use konnectivity_process::{byte_size::ByteSize, check, listen::Listen, problems:
 use konnectivity_transport::link::SlowDial;
 
 use super::kubernetes;
-use crate::{frontend::listener::tls::Terms, options::Options};
+use crate::{accept::listener::tls::Terms, options::Options};
 
 /// Bytes that may wait for one dial: less would slow an agent for every burst, and four times as many are the most.
 const DIAL_BUFFERS: RangeInclusive<u64> = 64 * 1024..=1 << 30;

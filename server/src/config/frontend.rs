@@ -9,7 +9,7 @@ use konnectivity_process::{check, listen::Listen, problems::Problems};
 
 use super::Mode;
 use crate::{
-    frontend::listener::tls::{Protocol, Terms},
+    accept::listener::tls::{Protocol, Terms},
     options::Options,
 };
 

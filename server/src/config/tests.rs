@@ -5,7 +5,7 @@ use konnectivity_transport::link::SlowDial;
 use tempfile::TempDir;
 
 use super::{frontend::UnixFrontend, *};
-use crate::frontend::listener::tls::{Protocol, Terms};
+use crate::accept::listener::tls::{Protocol, Terms};
 
 const EXAMPLE: &str = include_str!("../../../docs/examples/proxy-server.toml");
 

@@ -4,8 +4,8 @@ use konnectivity_process::problems::Problems;
 use rustls::CipherSuite;
 
 use crate::{
+    accept::listener::tls::{Protocol, Terms},
     config::Surroundings,
-    frontend::listener::tls::{Protocol, Terms},
     options::Options,
 };
 

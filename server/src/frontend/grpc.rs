@@ -12,4 +12,3 @@ pub mod context;
 pub mod rpc;
 pub mod settle;
 pub mod socket;
-pub mod status;

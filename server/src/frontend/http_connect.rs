@@ -12,8 +12,10 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use self::client::ConnectClient;
 use self::head::{OtherRequest, ReadHeadError, Request, read_head};
-use super::{client_stream::ClientStream, linger};
-use crate::dial::Dials;
+use crate::{
+    accept::{linger, stream::PeerStream},
+    dial::Dials,
+};
 
 pub mod client;
 mod fields;
@@ -39,11 +41,11 @@ pub struct ConnectRequest {
 /// What serves a client that has asked for a target.
 pub trait Handler: Sync {
     /// Takes over the client, which waits for a reply from [`reply`], for good.
-    fn connect(&self, stream: ClientStream, request: ConnectRequest) -> impl Future<Output = ()> + Send;
+    fn connect(&self, stream: PeerStream, request: ConnectRequest) -> impl Future<Output = ()> + Send;
 }
 
 impl Handler for Arc<Dials> {
-    async fn connect(&self, stream: ClientStream, request: ConnectRequest) {
+    async fn connect(&self, stream: PeerStream, request: ConnectRequest) {
         let ConnectRequest { target, pipelined } = request;
         let client = ConnectClient { stream, early: pipelined, counted: self.metrics.http_connection() };
         self.dial(client, target).await;
@@ -54,7 +56,7 @@ impl Handler for Arc<Dials> {
 ///
 /// # Cancel safety
 /// Cancelling drops the client's stream.
-pub async fn serve<H: Handler>(stream: ClientStream, handler: &H) {
+pub async fn serve<H: Handler>(stream: PeerStream, handler: &H) {
     if let Some((stream, request)) = next_connect(stream).await {
         handler.connect(stream, request).await;
     }
@@ -62,7 +64,7 @@ pub async fn serve<H: Handler>(stream: ClientStream, handler: &H) {
 
 /// Reads requests, refusing them, until one is a CONNECT. `None` if there was none before the client was gone: by
 /// itself, for want of a request in time, or because of what it sent.
-async fn next_connect(mut stream: ClientStream) -> Option<(ClientStream, ConnectRequest)> {
+async fn next_connect(mut stream: PeerStream) -> Option<(PeerStream, ConnectRequest)> {
     let mut buffer = BytesMut::new();
     loop {
         match read_head(&mut stream, &mut buffer).await {
@@ -86,7 +88,7 @@ async fn next_connect(mut stream: ClientStream) -> Option<(ClientStream, Connect
 }
 
 /// Refuses a request whose method is not CONNECT. Returns the stream if another request may follow.
-async fn refuse(mut stream: ClientStream, buffer: &mut BytesMut, mut request: OtherRequest) -> Option<ClientStream> {
+async fn refuse(mut stream: PeerStream, buffer: &mut BytesMut, mut request: OtherRequest) -> Option<PeerStream> {
     tracing::debug!("refused a request whose method is not CONNECT");
     let skipped = timeout(BODY_TIMEOUT, skip(&mut stream, buffer, request.body_bytes)).await;
     request.keep_alive &= matches!(skipped, Ok(Ok(())));
@@ -103,7 +105,7 @@ async fn refuse(mut stream: ClientStream, buffer: &mut BytesMut, mut request: Ot
 }
 
 /// Throws away the body of a request, what is buffered of it first.
-async fn skip(stream: &mut ClientStream, buffer: &mut BytesMut, bytes: u64) -> io::Result<()> {
+async fn skip(stream: &mut PeerStream, buffer: &mut BytesMut, bytes: u64) -> io::Result<()> {
     let buffered = usize::try_from(bytes).map_or(buffer.len(), |bytes| bytes.min(buffer.len()));
     buffer.advance(buffered);
     let missing = bytes - buffered as u64;

@@ -83,7 +83,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Counts nothing yet, for a peer that may ping so often.
+    /// For a client that may ping as often as this.
     pub fn new(pings: PingPolicy) -> Self {
         Self { pings, ..Self::default() }
     }

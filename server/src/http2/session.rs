@@ -53,7 +53,7 @@ pub struct Settings {
     pub max_streams: u32,
     /// Octets of a stream that wait to be sent.
     pub send_buffer: usize,
-    /// How often a client may ping.
+    /// How often it may ping.
     pub pings: PingPolicy,
 }
 

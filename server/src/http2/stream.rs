@@ -22,7 +22,7 @@ pub fn lock<B>(shared: &Shared<B>) -> MutexGuard<'_, Session<B>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A stream, in both directions. Dropping it without [`end`](Self::end) resets it; after that, what is queued still goes.
+/// A stream. Dropping it without [`end`](Self::end) resets it; after that, what is queued still goes.
 #[derive(Debug)]
 pub struct Stream<B: Buf> {
     shared: Shared<B>,
@@ -43,12 +43,12 @@ impl<B: Buf> Stream<B> {
     ///
     /// # Errors
     /// The stream is over.
-    pub fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Gone>>> {
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Gone>>> {
         self.session().poll_data(self.id, cx)
     }
 
     /// Lets the client send so many octets more.
-    pub fn release(&self, octets: usize) {
+    pub fn release(&mut self, octets: usize) {
         self.session().release(self.id, u32::try_from(octets).unwrap_or(u32::MAX));
     }
 
@@ -56,7 +56,7 @@ impl<B: Buf> Stream<B> {
     ///
     /// # Errors
     /// When the stream is over.
-    pub fn poll_room(&self, cx: &mut Context<'_>, octets: usize) -> Poll<io::Result<usize>> {
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, octets: usize) -> Poll<io::Result<usize>> {
         self.session().poll_room(self.id, octets, cx).map_err(broken)
     }
 
@@ -64,12 +64,12 @@ impl<B: Buf> Stream<B> {
     ///
     /// # Errors
     /// When the stream is over.
-    pub fn respond(&self, answer: Answer) -> io::Result<()> {
+    pub fn respond(&mut self, answer: Answer) -> io::Result<()> {
         self.session().respond(self.id, answer.into_block(), false).map_err(broken)
     }
 
     /// Sends an answer that has nothing behind its head. A client that has left cannot be told.
-    pub fn refuse(&self, answer: Answer) {
+    pub fn refuse(&mut self, answer: Answer) {
         let _ = self.session().respond(self.id, answer.into_block(), true);
     }
 
@@ -77,23 +77,23 @@ impl<B: Buf> Stream<B> {
     ///
     /// # Errors
     /// When the stream is over.
-    pub fn send(&self, payload: B) -> io::Result<()> {
+    pub fn send(&mut self, payload: B) -> io::Result<()> {
         self.session().send(self.id, payload).map_err(broken)
     }
 
     /// Ends the stream behind what is queued. A client that may still send is told not to. A client that has left cannot be
     /// told anything.
-    pub fn end(&self, trailers: Answer) {
+    pub fn end(&mut self, trailers: Answer) {
         self.session().end(self.id, trailers.into_block());
     }
 
     /// Resets the stream; what is queued is dropped.
-    pub fn reset(&self, code: Code) {
+    pub fn reset(&mut self, code: Code) {
         self.session().give_up(self.id, code);
     }
 
     /// Waits until the stream is over before its time. The task of `cx` is the one that is woken when there is room.
-    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Gone> {
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         self.session().poll_gone(self.id, cx)
     }
 }

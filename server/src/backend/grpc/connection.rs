@@ -19,14 +19,9 @@ use tracing::Instrument;
 
 use super::{Port, hello, rpc::Connect};
 use crate::{
+    accept::stream::PeerStream,
     backend::placement::Place,
-    frontend::{
-        client_stream::ClientStream,
-        grpc::{
-            connection::{Http2, say_farewell},
-            status::{AGENT_SERVICE, Code, Status, check_for},
-        },
-    },
+    grpc::status::{AGENT_SERVICE, Code, Status, check_for},
     http2::{
         answer::Answer,
         connection::{Connection, ConnectionError},
@@ -51,14 +46,16 @@ pub(super) const STREAM_WINDOW: u32 = 1024 * 1024;
 /// RPCs at a time.
 const MAX_STREAMS: u32 = 8;
 
-/// What all of them may hold.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// More than what all of them may hold: none may use up what another one needs.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 
-/// Bytes that wait for the agent to read them behind those of which HTTP/2's order is no longer ours.
+/// Bytes that wait for the agent to read them, of which the order is no longer ours.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
 /// How long a connection may take over its end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+type Http2 = Connection<PeerStream, PacketBuf>;
 
 /// What the RPCs of a connection share.
 pub struct Shared {
@@ -76,47 +73,50 @@ pub struct Shared {
 ///
 /// # Cancel safety
 /// Cancelling disconnects the agent.
-pub async fn serve(stream: ClientStream, remote: SocketAddr, place: Place, port: Arc<Port>) {
-    let rpcs = TaskTracker::new();
-    let heard = Arc::<AtomicBool>::default();
-    let mut pings = Pings::new(port.keep_alive, heard.clone());
-    let drain = port.drain.clone();
-    let shared = Arc::new(Shared { port, worker: place.worker.clone(), remote, heard });
-    let http2 = Connection::new(stream, settings());
-    let mut serving = Serving { http2, shared, rpcs: rpcs.clone(), first: Some(place.number) };
-    let over = async {
-        drain.cancelled().await;
-        // Until then dials may live, and an agent that is told to go away cuts them.
-        rpcs.close();
-        rpcs.wait().await;
-    };
-    let owes_farewell = tokio::select! {
-        owes_farewell = poll_fn(|cx| serving.poll(cx, &mut pings)) => owes_farewell,
-        () = over => {
-            serving.http2.leave();
-            let end = timeout(CLOSE_LIMIT, poll_fn(|cx| serving.poll(cx, &mut pings)));
-            end.await.unwrap_or(false)
-        }
-    };
-    if owes_farewell {
-        say_farewell(&mut serving.http2).await;
-    }
-    // Counted until here.
-    drop(place);
-}
-
-fn settings() -> Settings {
-    Settings {
+pub async fn serve(stream: PeerStream, remote: SocketAddr, place: Place, port: Arc<Port>) {
+    let settings = Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
         max_streams: MAX_STREAMS,
         send_buffer: SEND_BUFFER_BYTES,
         pings: PingPolicy::AGENT,
+    };
+    let rpcs = TaskTracker::new();
+    let drain = port.drain.clone();
+    let heard = Arc::<AtomicBool>::default();
+    let pings = Pings::new(port.keep_alive, heard.clone());
+    let shared = Arc::new(Shared { port, worker: place.worker.clone(), remote, heard });
+    let http2 = Connection::new(stream, settings);
+    let mut serving = Serving { http2, pings, shared, rpcs: rpcs.clone(), first: Some(place.number) };
+    let idle_after_drain = async {
+        drain.cancelled().await;
+        // Until then dials may live, and an agent that is told to go away cuts them.
+        rpcs.close();
+        rpcs.wait().await;
+    };
+    let end = tokio::select! {
+        end = poll_fn(|cx| serving.poll(cx)) => end,
+        () = idle_after_drain => {
+            serving.http2.leave();
+            timeout(CLOSE_LIMIT, poll_fn(|cx| serving.poll(cx))).await.unwrap_or(Farewell::None)
+        }
+    };
+    if end == Farewell::Owed {
+        // Whatever goes wrong: the connection is over.
+        let _ = timeout(CLOSE_LIMIT, poll_fn(|cx| serving.http2.poll_farewell(cx))).await;
     }
+}
+
+/// Whether an agent whose connection is over is to be told why.
+#[derive(PartialEq, Eq)]
+enum Farewell {
+    None,
+    Owed,
 }
 
 struct Serving {
     http2: Http2,
+    pings: Pings,
     shared: Arc<Shared>,
     rpcs: TaskTracker,
     /// The number of the connection, for its first RPC.
@@ -124,33 +124,29 @@ struct Serving {
 }
 
 impl Serving {
-    /// Ready when the connection is over; true if the agent is to be told why.
-    fn poll(&mut self, cx: &mut Context<'_>, pings: &mut Pings) -> Poll<bool> {
+    /// Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Farewell> {
         loop {
             while let Poll::Ready(accepted) = self.http2.poll_accept(cx) {
                 match accepted {
                     Some(Ok((request, stream))) => self.accept(&request, stream),
-                    Some(Err(ConnectionError::Fault(fault))) => {
-                        tracing::warn!(reason = fault.reason, "an agent breaks the rules of HTTP/2; disconnecting it");
-                        return Poll::Ready(true);
-                    }
-                    Some(Err(ConnectionError::Socket(error))) => {
-                        tracing::debug!(%error, "an agent's connection ended");
-                        return Poll::Ready(false);
-                    }
-                    None => return Poll::Ready(false),
+                    Some(Err(error)) => return Poll::Ready(farewell(&error)),
+                    None => return Poll::Ready(Farewell::None),
                 }
             }
-            if ready!(pings.poll(cx, &mut self.http2)) == Life::Over {
-                return Poll::Ready(false);
+            match ready!(self.pings.poll(cx, &mut self.http2)) {
+                // What is queued leaves.
+                Life::Going => {}
+                Life::Over(reason) => {
+                    tracing::info!(reason, "disconnecting an agent");
+                    return Poll::Ready(Farewell::None);
+                }
             }
-            // What was queued leaves.
         }
     }
 
-    fn accept(&mut self, request: &Request, stream: Stream<PacketBuf>) {
-        let checked = check_for(request, &AGENT_SERVICE).and_then(|()| self.greet(request));
-        let (agent_id, identifiers) = match checked {
+    fn accept(&mut self, request: &Request, mut stream: Stream<PacketBuf>) {
+        let (agent_id, identifiers) = match self.greet(request) {
             Ok(agent) => agent,
             Err(refusal) => return stream.refuse(refusal),
         };
@@ -165,6 +161,7 @@ impl Serving {
     }
 
     fn greet(&self, request: &Request) -> Result<(AgentId, Identifiers), Answer> {
+        check_for(request, &AGENT_SERVICE)?;
         if self.shared.port.drain.is_cancelled() {
             return Err(Status::new(Code::Unavailable, "the server is draining").refusal());
         }
@@ -175,63 +172,69 @@ impl Serving {
     }
 }
 
-#[derive(PartialEq, Eq)]
+fn farewell(error: &ConnectionError) -> Farewell {
+    let ConnectionError::Fault(fault) = error else {
+        tracing::debug!(%error, "an agent's connection ended");
+        return Farewell::None;
+    };
+    tracing::warn!(reason = fault.reason, "an agent breaks the rules of HTTP/2; disconnecting it");
+    Farewell::Owed
+}
+
 enum Life {
     Going,
-    Over,
+    Over(&'static str),
 }
 
 /// Finds out whether an agent that says nothing is still there.
 struct Pings {
-    state: Asked,
+    state: State,
     keep_alive: Duration,
     heard: Arc<AtomicBool>,
     due: Pin<Box<Sleep>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// It has not said anything of HTTP/2.
+enum State {
+    /// The agent has not said anything of HTTP/2.
     Ungreeted,
-    No,
+    Resting,
     /// A PING is out.
-    Yes,
+    Asked,
 }
 
 impl Pings {
     fn new(keep_alive: Duration, heard: Arc<AtomicBool>) -> Self {
-        Self { state: Asked::Ungreeted, keep_alive, heard, due: Box::pin(sleep(HANDSHAKE_TIMEOUT)) }
+        Self { state: State::Ungreeted, keep_alive, heard, due: Box::pin(sleep(HANDSHAKE_TIMEOUT)) }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, http2: &mut Http2) -> Poll<Life> {
-        if self.state == Asked::Ungreeted && http2.is_greeted() || self.state == Asked::Yes && http2.take_pong() {
-            self.state = Asked::No;
-            self.rest(self.keep_alive);
+        let is_good = match self.state {
+            State::Ungreeted => http2.is_greeted(),
+            State::Asked => http2.take_pong(),
+            State::Resting => false,
+        };
+        if is_good {
+            self.rest(State::Resting, self.keep_alive);
         }
         ready!(self.due.as_mut().poll(cx));
         let heard = self.heard.swap(false, Ordering::Relaxed);
         match self.state {
-            Asked::Ungreeted => {
-                tracing::debug!("an agent said nothing");
-                return Poll::Ready(Life::Over);
-            }
-            // It is there. An answer that is late behind much else may still come.
-            Asked::Yes if heard => self.rest(PING_TIMEOUT),
-            Asked::Yes => {
-                tracing::info!("an agent has not answered a PING; disconnecting it");
-                return Poll::Ready(Life::Over);
-            }
-            Asked::No if heard => self.rest(self.keep_alive),
-            Asked::No => {
+            State::Ungreeted => return Poll::Ready(Life::Over("it said nothing")),
+            State::Resting if heard => self.rest(State::Resting, self.keep_alive),
+            State::Resting => {
                 http2.send_ping();
-                self.state = Asked::Yes;
-                self.rest(PING_TIMEOUT);
+                self.rest(State::Asked, PING_TIMEOUT);
             }
+            // It is there. Its answer may be late behind much else.
+            State::Asked if heard => self.rest(State::Asked, PING_TIMEOUT),
+            State::Asked => return Poll::Ready(Life::Over("it has not answered a PING")),
         }
         Poll::Ready(Life::Going)
     }
 
-    fn rest(&mut self, pause: Duration) {
+    fn rest(&mut self, state: State, pause: Duration) {
+        self.state = state;
         self.due.as_mut().reset(Instant::now() + pause);
     }
 }

@@ -6,7 +6,7 @@ use konnectivity_transport::{
 };
 
 use crate::{
-    frontend::grpc::status::{Code, Status, accepted},
+    grpc::status::{Code, Status, accepted},
     http2::{answer::Answer, request::Request},
 };
 
@@ -44,21 +44,22 @@ fn values(request: &Request, name: &str) -> Vec<String> {
     request.all(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
 }
 
-/// What an accepted agent is told. None of it before the agent is checked.
+/// What an accepted agent is told, before its first packet.
 pub fn answer(server_id: &ServerId, server_count: u32) -> Answer {
-    // An id is printable ASCII, which is what a value may be.
     accepted().and(SERVER_ID, server_id.as_str()).and(SERVER_COUNT, &server_count.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http2::{hpack::Field, request::Fields};
+    use crate::http2::{
+        hpack::{Decoder, Field},
+        request::Fields,
+    };
 
     fn headers(fields: &[(&str, &str)]) -> Request {
         let mut all = Fields::default();
-        let pseudo = [(":method", "POST"), (":scheme", "https"), (":path", "/AgentService/Connect")];
-        for (name, value) in pseudo.iter().chain(fields) {
+        for (name, value) in [(":method", "POST"), (":scheme", "https"), (":path", "/a")].iter().chain(fields) {
             all.put(Field { name: name.as_bytes(), value: value.as_bytes(), never_indexed: false });
         }
         all.into_request().unwrap()
@@ -98,7 +99,12 @@ mod tests {
 
     #[test]
     fn an_agent_is_told_who_the_server_is() {
-        let told = accepted().and("serverid", "s").and("servercount", "3");
-        assert_eq!(answer(&ServerId::new("s").unwrap(), 3), told);
+        let mut fields = Vec::new();
+        let block = answer(&ServerId::new("s").unwrap(), 3).into_block();
+        let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+        Decoder::default().decode(&block, |field| fields.push((text(field.name), text(field.value)))).unwrap();
+        let expected =
+            [(":status", "200"), ("content-type", "application/grpc"), ("serverid", "s"), ("servercount", "3")];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

@@ -26,11 +26,12 @@ use super::{
     connection::{STREAM_WINDOW, Shared},
     credit::Credit,
     hello, packets,
+    stream::AgentStream,
 };
 use crate::{
     backend::{Backend, carrier::Carrier},
-    frontend::grpc::status::{Code, Status},
-    http2::{code, stream::Stream},
+    grpc::status::{Code, Status},
+    http2::{code::Gone, stream::Stream},
     metrics::{Metrics, Segment},
 };
 
@@ -61,8 +62,8 @@ enum End {
     #[error("unexpected EOF")]
     Cut,
     /// The RPC was cancelled or its connection is gone.
-    #[error("the agent's connection is gone: {0}")]
-    Left(String),
+    #[error("the agent has left: {0}")]
+    Left(Gone),
     /// What it sent is no packet.
     #[error("the agent sent no packet: {0}")]
     Malformed(#[from] DecodeError),
@@ -91,9 +92,7 @@ impl Connect {
         let port = shared.port.clone();
         let _counted = port.metrics.agent_stream();
         // The headers go before the agent can be picked, as in the reference: it waits for them without a limit.
-        if stream.respond(hello::answer(&port.server_id, port.server_count)).is_err() {
-            return;
-        }
+        let Ok(stream) = AgentStream::open(stream, hello::answer(&port.server_id, port.server_count)) else { return };
         let link = Link::new(port.link.clone(), port.budget.clone());
         let agent = GrpcAgent::new(link, shared.remote);
         let _lost = LoseOnDrop(agent.clone());
@@ -109,12 +108,12 @@ impl Connect {
         drop(registration);
         agent.lose(end.to_string());
         tracing::info!(%agent_id, reason = %end, "agent disconnected");
-        conclude(&end, &stream, &port.metrics);
+        conclude(&end, stream, &port.metrics);
     }
 }
 
 /// Tells the agent how its RPC ended.
-fn conclude(end: &End, stream: &Stream<PacketBuf>, metrics: &Metrics) {
+fn conclude(end: &End, stream: AgentStream, metrics: &Metrics) {
     let (status, counted) = match end {
         End::HalfClosed => (Some(Status::ok()), None),
         End::Cut => (Some(Status::new(Code::Internal, end.to_string())), Some("Internal")),
@@ -131,8 +130,8 @@ fn conclude(end: &End, stream: &Stream<PacketBuf>, metrics: &Metrics) {
         metrics.stream_error(Segment::FromAgent, code, "Unknown");
     }
     match status {
-        Some(status) => stream.end(status.trailers()),
-        None => stream.reset(code::Code::CANCEL),
+        Some(status) => stream.end(&status),
+        None => stream.reset(),
     }
 }
 
@@ -146,7 +145,7 @@ impl Drop for LoseOnDrop {
 }
 
 /// Takes what the agent sends. While a dial's client takes too little, the stream is read more slowly.
-async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &Stream<PacketBuf>) -> End {
+async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &AgentStream) -> End {
     let metrics = &shared.port.metrics;
     let drain = || {
         tracing::info!(agent_id = %backend.name(), "agent drains");
@@ -158,7 +157,7 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &St
     loop {
         let bytes = match poll_fn(|cx| stream.poll_data(cx)).await {
             Some(Ok(bytes)) => bytes,
-            Some(Err(error)) => return End::Left(error.to_string()),
+            Some(Err(error)) => return End::Left(error),
             None if decoder.is_between_messages() => return End::HalfClosed,
             None => return End::Cut,
         };
@@ -173,7 +172,7 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &St
             }
         }
         since_relief += length;
-        let slowed = since_relief >= A_STEP && relief(agent, metrics).await;
+        let slowed = since_relief >= A_STEP && relief(agent, stream, metrics).await;
         if since_relief >= A_STEP {
             since_relief = 0;
         }
@@ -185,26 +184,31 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &St
     }
 }
 
-/// Waits until more may be read. Whether there was anything to wait for.
-async fn relief(agent: &GrpcAgent, metrics: &Metrics) -> bool {
+/// Waits until more may be read, or until nothing more will come than what is here already. Whether there was anything to
+/// wait for.
+async fn relief(agent: &GrpcAgent, stream: &AgentStream, metrics: &Metrics) -> bool {
     let mut relief = pin!(agent.link.relief());
     if poll_fn(|cx| Poll::Ready(relief.as_mut().poll(cx).is_ready())).await {
         return false;
     }
     let _slowed = metrics.agent_slowed();
-    relief.await;
+    tokio::select! {
+        () = relief => {}
+        _ = poll_fn(|cx| stream.poll_gone(cx)) => {}
+    }
     true
 }
 
 /// Sends what the agent is to have.
-async fn write(agent: &GrpcAgent, stream: &Stream<PacketBuf>, metrics: &Metrics) -> End {
+async fn write(agent: &GrpcAgent, stream: &AgentStream, metrics: &Metrics) -> End {
     let mut turn = 0;
     poll_fn(|cx| {
         loop {
             match ready!(poll_write(cx, agent, stream)) {
                 Ok(Some(kind)) => metrics.packet(Segment::ToAgent, kind),
                 Ok(None) => return Poll::Ready(End::Stopped),
-                Err(error) => return Poll::Ready(End::Left(error.to_string())),
+                // The stream is over: it tells how by itself.
+                Err(_) => return Poll::Pending,
             }
             turn += 1;
             if turn % A_TURN == 0 {
@@ -217,11 +221,7 @@ async fn write(agent: &GrpcAgent, stream: &Stream<PacketBuf>, metrics: &Metrics)
 }
 
 /// Sends one packet. `None`: there will be no more.
-fn poll_write(
-    cx: &mut Context<'_>,
-    agent: &GrpcAgent,
-    stream: &Stream<PacketBuf>,
-) -> Poll<io::Result<Option<PacketType>>> {
+fn poll_write(cx: &mut Context<'_>, agent: &GrpcAgent, stream: &AgentStream) -> Poll<io::Result<Option<PacketType>>> {
     let room = ready!(stream.poll_room(cx, ROOM_BYTES))?;
     let next = match agent.requests.poll_request(cx) {
         Poll::Ready(request) => Some((PacketType::DialReq, PacketBuf::control(&request))),

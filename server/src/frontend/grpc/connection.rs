@@ -12,9 +12,10 @@ use konnectivity_transport::packet::frame::PacketBuf;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Context as Shared, rpc::Rpc, settle::Ticket, status::check};
+use super::{context::Context as Shared, rpc::Rpc, settle::Ticket};
 use crate::{
-    frontend::{client_stream::ClientStream, linger::discard},
+    accept::{linger::discard, stream::PeerStream},
+    grpc::status::check,
     http2::{
         connection::{Connection, ConnectionError},
         pace::PingPolicy,
@@ -53,14 +54,13 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 const LINGER_BYTES: u64 = 256 * 1024;
 
-/// HTTP/2 with packets in it.
-pub type Http2 = Connection<ClientStream, PacketBuf>;
+type Http2 = Connection<PeerStream, PacketBuf>;
 
 /// Serves a client until it is gone, or until the server drains and its last RPC has ended.
 ///
 /// # Cancel safety
 /// Cancelling disconnects the client.
-pub async fn serve(stream: ClientStream, shared: Arc<Shared>, keep_alive: Duration, drain: CancellationToken) {
+pub async fn serve(stream: PeerStream, shared: Arc<Shared>, keep_alive: Duration, drain: CancellationToken) {
     let settings = Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
@@ -86,8 +86,8 @@ pub async fn serve(stream: ClientStream, shared: Arc<Shared>, keep_alive: Durati
     }
 }
 
-/// Tells a peer how it has broken the rules. Whatever goes wrong here: the connection is over.
-pub async fn say_farewell(http2: &mut Http2) {
+/// Whatever goes wrong here: the connection is over.
+async fn say_farewell(http2: &mut Http2) {
     let said = timeout(FAREWELL_TIMEOUT, poll_fn(|cx| http2.poll_farewell(cx))).await;
     if matches!(said, Ok(Ok(()))) {
         let _ = timeout(LINGER_TIMEOUT, discard(http2.socket(), LINGER_BYTES)).await;
@@ -143,7 +143,7 @@ impl Serving {
         true
     }
 
-    fn accept(&self, request: &Request, stream: Stream<PacketBuf>) {
+    fn accept(&self, request: &Request, mut stream: Stream<PacketBuf>) {
         match check(request) {
             Ok(()) => self.shared.worker.spawn(Rpc::new(self.shared.clone(), stream).serve()),
             Err(refusal) => stream.refuse(refusal),

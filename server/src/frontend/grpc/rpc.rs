@@ -17,12 +17,9 @@ use konnectivity_transport::packet::{
     message::{DecodeError, Decoder, Event},
 };
 
-use super::{
-    client::GrpcClient,
-    context::Context as Connection,
-    status::{Code, Status, accepted},
-};
+use super::{client::GrpcClient, context::Context as Connection};
 use crate::{
+    grpc::status::{Code, Status, accepted},
     http2::{
         code::{self, Gone},
         stream::Stream,

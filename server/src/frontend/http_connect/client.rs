@@ -9,12 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::reply;
 use crate::{
+    accept::{
+        linger,
+        stream::{DetachedPeer, PeerStream},
+    },
     backend::carrier::AskError,
     dial::{client::Client, failure::Failure},
-    frontend::{
-        client_stream::{ClientStream, DetachedClient},
-        linger,
-    },
 };
 
 /// Bytes that a client may send before its dial is answered; more waits in its socket.
@@ -23,7 +23,7 @@ const MAX_EARLY_BYTES: usize = 16 * 1024;
 /// The client.
 pub struct ConnectClient {
     /// Its connection.
-    pub stream: ClientStream,
+    pub stream: PeerStream,
     /// What it has sent behind its request.
     pub early: BytesMut,
     /// Counts it until its dial is over.
@@ -31,8 +31,8 @@ pub struct ConnectClient {
 }
 
 impl Client for ConnectClient {
-    type Detached = (DetachedClient, BytesMut, Counted);
-    type Socket = ClientStream;
+    type Detached = (DetachedPeer, BytesMut, Counted);
+    type Socket = PeerStream;
     type Guard = Counted;
 
     fn detach(self) -> io::Result<Self::Detached> {

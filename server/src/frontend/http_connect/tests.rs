@@ -14,7 +14,7 @@ use super::*;
 struct Connected(Sender<ConnectRequest>);
 
 impl Handler for Connected {
-    async fn connect(&self, mut stream: ClientStream, request: ConnectRequest) {
+    async fn connect(&self, mut stream: PeerStream, request: ConnectRequest) {
         self.0.send(request).await.unwrap();
         stream.write_all(reply::ESTABLISHED).await.unwrap();
     }

@@ -36,7 +36,7 @@ impl Socket for DuplexStream {
 type Served = Connection<DuplexStream, Bytes>;
 
 /// Gives every stream back what it sends, and ends it behind that.
-async fn echo(stream: Stream<Bytes>) {
+async fn echo(mut stream: Stream<Bytes>) {
     stream.respond(Answer::with_status(200).and("x-echo", "yes")).unwrap();
     while let Some(Ok(mut piece)) = poll_fn(|cx| stream.poll_data(cx)).await {
         stream.release(piece.len());
@@ -213,8 +213,8 @@ async fn a_client_that_leaves_is_noticed_by_whoever_serves_it() {
     // An index of each: method, scheme, path.
     let call = |stream| frame(kind::HEADERS, flag::END_HEADERS, stream, b"\x83\x86\x84");
     socket.write_all(&[&greeting[..], &call(1), &call(3)].concat()).await.unwrap();
-    let (_, first) = poll_fn(|cx| connection.poll_accept(cx)).await.unwrap().unwrap();
-    let (_, second) = poll_fn(|cx| connection.poll_accept(cx)).await.unwrap().unwrap();
+    let (_, mut first) = poll_fn(|cx| connection.poll_accept(cx)).await.unwrap().unwrap();
+    let (_, mut second) = poll_fn(|cx| connection.poll_accept(cx)).await.unwrap().unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         assert_eq!(poll_fn(|cx| first.poll_gone(cx)).await, Gone::Reset(Code::CANCEL));
@@ -233,7 +233,7 @@ async fn a_connection_that_is_left_ends_when_its_streams_have() {
     let mut raw = Raw { socket, served: JoinSet::new(), encoder: Encoder::default() };
     raw.write(&[&PREFACE[..], &frame(kind::SETTINGS, 0, 0, b"")].concat()).await;
     raw.call(1).await;
-    let (_, stream) = poll_fn(|cx| connection.poll_accept(cx)).await.unwrap().unwrap();
+    let (_, mut stream) = poll_fn(|cx| connection.poll_accept(cx)).await.unwrap().unwrap();
     connection.leave();
     raw.served.spawn(async move { serve(connection).await });
     assert_eq!(raw.next(kind::GOAWAY).await.1[..4], 0x7fff_ffff_u32.to_be_bytes());

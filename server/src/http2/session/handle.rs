@@ -14,14 +14,14 @@ use crate::http2::{
     streams::{State, Way},
 };
 
+/// The least room that a client is told of on its own, if it has no more than that.
+const LEAST_TOLD: u32 = 4096;
+
 /// Whether so many octets leave room for more. Not before a quarter of the buffer is free: many small packets would cost
 /// more than a few large ones.
 pub(super) fn has_room(queued: usize, buffer: usize) -> bool {
     queued <= buffer - buffer / 4
 }
-
-/// Room that is worth a frame.
-const LEAST_TOLD: u32 = 4096;
 
 impl<B: Buf> Session<B> {
     /// The next piece of what the client has sent; `None` at its end.
@@ -53,9 +53,12 @@ impl<B: Buf> Session<B> {
         state.outstanding -= octets;
         if !state.is_closed() && !state.has_heard_end {
             state.untold += octets;
-            // More often would be a system call for little. But whoever reads may keep most of the window back.
-            let least = state.receive_window.max(LEAST_TOLD).min(self.settings.stream_window / 2);
-            if state.untold >= least {
+            // More often would be a system call for little, unless the client has little room left: perhaps not all is
+            // given back that was taken.
+            let window = self.settings.stream_window;
+            let left = state.receive_window;
+            let is_short = left <= window / 16 && state.untold >= left.max(LEAST_TOLD);
+            if state.untold > 0 && (state.untold >= window / 2 || is_short) {
                 let told = std::mem::take(&mut state.untold);
                 state.receive_window += told;
                 self.put(kind::WINDOW_UPDATE, 0, id, &told.to_be_bytes());

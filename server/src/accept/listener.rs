@@ -1,4 +1,5 @@
-//! The socket that clients connect to: bind, accept, and carry on whatever goes wrong with one of them.
+//! The socket that clients connect to, or agents over TCP (here they are called clients, too): bind, accept, and carry on
+//! whatever goes wrong with one of them.
 
 use std::{
     collections::VecDeque,
@@ -23,7 +24,7 @@ use self::{
     tls::{HandshakeError, handshake},
     unix::{BindUnixError, SocketFile},
 };
-use super::client_stream::ClientStream;
+use super::stream::PeerStream;
 
 pub mod tls;
 pub mod unix;
@@ -49,9 +50,31 @@ enum Bound {
     Tls(std::net::TcpListener, tls::Settings),
 }
 
+/// Who connects to a listener, for the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Peers {
+    /// Clients of the frontend.
+    #[default]
+    Clients,
+    /// Agents over TCP.
+    Agents,
+}
+
+impl Peers {
+    /// One of them, in words.
+    fn one(self) -> &'static str {
+        match self {
+            Self::Clients => "a client",
+            Self::Agents => "an agent",
+        }
+    }
+}
+
 /// What has happened at a listener since the start.
 #[derive(Debug, Default)]
 pub struct ListenerCounts {
+    /// Who connects to it.
+    pub peers: Peers,
     /// Times that accepting failed.
     pub accept_errors: AtomicU64,
     /// TLS handshakes that failed, for want of a certificate for instance. Probes that say nothing don't count.
@@ -101,7 +124,7 @@ impl Listener {
         self,
         stop: CancellationToken,
         counts: &ListenerCounts,
-        on_client: impl FnMut(ClientStream),
+        on_client: impl FnMut(PeerStream),
     ) -> io::Result<()> {
         match self.0 {
             Bound::Unix(socket, file) => {
@@ -123,7 +146,7 @@ async fn accept_plain(
     socket: &UnixListener,
     stop: CancellationToken,
     counts: &ListenerCounts,
-    mut on_client: impl FnMut(ClientStream),
+    mut on_client: impl FnMut(PeerStream),
 ) {
     let mut log = AcceptLog::default();
     loop {
@@ -139,7 +162,7 @@ async fn accept_tls(
     settings: tls::Settings,
     stop: CancellationToken,
     counts: &ListenerCounts,
-    mut on_client: impl FnMut(ClientStream),
+    mut on_client: impl FnMut(PeerStream),
 ) {
     let mut handshakes = JoinSet::new();
     let mut oldest_first = VecDeque::new();
@@ -214,7 +237,7 @@ async fn accept<T>(
         };
         counts.accept_errors.fetch_add(1, Relaxed);
         if let Some(unlogged) = log.sparse.due(Instant::now()) {
-            tracing::warn!(%error, unlogged, "cannot accept a client; trying on");
+            tracing::warn!(%error, unlogged, "cannot accept {}; trying on", counts.peers.one());
         }
         if !is_of_one_connection(&error) {
             log.paused_until = Some(tokio::time::Instant::now() + PAUSE);
@@ -233,12 +256,12 @@ struct AcceptLog {
 fn handshake_failed(error: &HandshakeError, counts: &ListenerCounts, log: &mut Sparse) {
     let peer = error.peer;
     if error.is_probe() {
-        tracing::debug!(%peer, "a client connected and left without a word");
+        tracing::debug!(%peer, "{} connected and left without a word", counts.peers.one());
         return;
     }
     counts.handshake_errors.fetch_add(1, Relaxed);
     if let Some(unlogged) = log.due(Instant::now()) {
-        tracing::warn!(%peer, error = %error.kind, unlogged, "TLS handshake with a client failed");
+        tracing::warn!(%peer, error = %error.kind, unlogged, "TLS handshake with {} failed", counts.peers.one());
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::frontend::test_certificates::{Authority, connect};
+use crate::accept::test_certificates::{Authority, connect};
 
 trait Peer: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Peer for T {}
@@ -21,14 +21,14 @@ async fn tcp() -> (TcpStream, TcpStream) {
     (listener.accept().await.unwrap().0, peer)
 }
 
-async fn tls() -> (ClientStream, ClientTls) {
+async fn tls() -> (PeerStream, ClientTls) {
     let authority = Authority::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let client = connect(address, authority.client(Some(authority.issue())));
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
-        ClientStream::accept_tls(stream, authority.server()).await.unwrap()
+        PeerStream::accept_tls(stream, authority.server()).await.unwrap()
     };
     let (stream, peer) = tokio::join!(server, client);
     (stream, peer.unwrap())
@@ -43,7 +43,7 @@ enum Over {
 
 const ALL: [Over; 3] = [Over::Tcp, Over::Unix, Over::Tls];
 
-async fn pair(over: Over) -> (ClientStream, Box<dyn Peer>) {
+async fn pair(over: Over) -> (PeerStream, Box<dyn Peer>) {
     match over {
         Over::Tcp => {
             let (stream, peer) = tcp().await;
@@ -65,7 +65,7 @@ fn runtime() -> Runtime {
 }
 
 /// Moves a stream to another thread with a runtime of its own, and uses it there.
-fn elsewhere<F>(stream: ClientStream, then: impl FnOnce(ClientStream) -> F + Send + 'static) -> thread::JoinHandle<()>
+fn elsewhere<F>(stream: PeerStream, then: impl FnOnce(PeerStream) -> F + Send + 'static) -> thread::JoinHandle<()>
 where
     F: Future<Output = ()>,
 {
@@ -79,18 +79,18 @@ async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), expected: &[u8]) {
     assert_eq!(bytes, expected);
 }
 
-async fn read_ready(stream: &mut ClientStream) {
+async fn read_ready(stream: &mut PeerStream) {
     let ready = timeout(Duration::from_secs(10), poll_fn(|cx| Socket::poll_read_ready(stream, cx)));
     ready.await.expect("a read would make progress").unwrap();
 }
 
-fn is_read_ready(stream: &mut ClientStream) -> bool {
+fn is_read_ready(stream: &mut PeerStream) -> bool {
     let mut cx = Context::from_waker(std::task::Waker::noop());
     Socket::poll_read_ready(stream, &mut cx).is_ready()
 }
 
 /// Polls one read, which must find nothing.
-async fn find_nothing(stream: &mut ClientStream) {
+async fn find_nothing(stream: &mut PeerStream) {
     poll_fn(|cx| {
         let mut bytes = [0; 1];
         assert!(Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut bytes)).is_pending());
@@ -309,6 +309,6 @@ async fn vectored_writes_are_passed_on() {
 #[test]
 fn both_forms_can_be_sent_to_other_threads() {
     fn assert_send<T: Send>() {}
-    assert_send::<ClientStream>();
-    assert_send::<DetachedClient>();
+    assert_send::<PeerStream>();
+    assert_send::<DetachedPeer>();
 }

@@ -11,7 +11,10 @@ use rustls::{
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
-use crate::frontend::{client_stream::ClientStream, http_connect::reply, linger};
+use crate::{
+    accept::{linger, stream::PeerStream},
+    frontend::http_connect::reply,
+};
 
 /// How long a client may take over its handshake, as in the reference.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,7 +48,7 @@ impl Protocol {
     }
 
     /// Whether a client that has finished its handshake should have named it and did not.
-    fn is_missing(self, client: &ClientStream) -> bool {
+    fn is_missing(self, client: &PeerStream) -> bool {
         self == Self::Http2 { demand_alpn: true } && client.protocol().is_none()
     }
 }
@@ -160,11 +163,7 @@ pub enum HandshakeErrorKind {
 ///
 /// # Cancel safety
 /// Cancelling closes the connection.
-pub async fn handshake(
-    stream: TcpStream,
-    peer: SocketAddr,
-    settings: Settings,
-) -> Result<ClientStream, HandshakeError> {
+pub async fn handshake(stream: TcpStream, peer: SocketAddr, settings: Settings) -> Result<PeerStream, HandshakeError> {
     let kind = match timeout(HANDSHAKE_TIMEOUT, attempt(stream, settings)).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(refused)) => {
@@ -179,14 +178,14 @@ pub async fn handshake(
 /// A client to be sent away.
 struct Refused {
     kind: HandshakeErrorKind,
-    stream: ClientStream,
+    stream: PeerStream,
     last_words: &'static [u8],
 }
 
-async fn attempt(mut stream: TcpStream, settings: Settings) -> Result<ClientStream, Refused> {
+async fn attempt(mut stream: TcpStream, settings: Settings) -> Result<PeerStream, Refused> {
     let (kind, stream) = match not_tls(&mut stream).await {
         Some(kind) => (kind, stream.into()),
-        None => match ClientStream::accept_tls(stream, settings.config).await {
+        None => match PeerStream::accept_tls(stream, settings.config).await {
             Ok(stream) if settings.protocol.is_missing(&stream) => (HandshakeErrorKind::NoProtocol, stream),
             Ok(stream) => return Ok(stream),
             // The client has been sent an alert, and may well have sent a request by now.

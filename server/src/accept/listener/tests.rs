@@ -19,11 +19,11 @@ use super::{
     tls::{Protocol, Terms},
     *,
 };
-use crate::frontend::test_certificates::{Authority, ClientIdentity, connect};
+use crate::accept::test_certificates::{Authority, ClientIdentity, connect};
 
 /// A listener that runs, and the clients that it accepts.
 struct Running {
-    clients: Receiver<ClientStream>,
+    clients: Receiver<PeerStream>,
     counts: Arc<ListenerCounts>,
     stop: CancellationToken,
     running: JoinSet<io::Result<()>>,

@@ -1,4 +1,4 @@
-//! The byte stream of one client, whatever it came over.
+//! The byte stream of one client, or of an agent over TCP, whatever it came over.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ mod tls_socket;
 ///
 /// Over TLS, what was written may wait in the session until [`AsyncWrite::poll_flush`].
 #[derive(Debug)]
-pub struct ClientStream(Kind);
+pub struct PeerStream(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -39,19 +39,19 @@ enum Kind {
     Tls(Box<TlsStream<TlsSocket>>),
 }
 
-impl From<TcpStream> for ClientStream {
+impl From<TcpStream> for PeerStream {
     fn from(stream: TcpStream) -> Self {
         Self(Kind::Tcp(stream))
     }
 }
 
-impl From<UnixStream> for ClientStream {
+impl From<UnixStream> for PeerStream {
     fn from(stream: UnixStream) -> Self {
         Self(Kind::Unix(stream))
     }
 }
 
-impl ClientStream {
+impl PeerStream {
     /// Carries out the TLS handshake as the server. There is no time limit.
     ///
     /// # Errors
@@ -100,8 +100,8 @@ impl ClientStream {
     ///
     /// # Errors
     /// When the runtime doesn't let the socket go. The client is disconnected then.
-    pub fn detach(self) -> io::Result<DetachedClient> {
-        Ok(DetachedClient(match self.0 {
+    pub fn detach(self) -> io::Result<DetachedPeer> {
+        Ok(DetachedPeer(match self.0 {
             Kind::Tcp(stream) => Detached::Tcp(stream.into_std()?),
             Kind::Unix(stream) => Detached::Unix(stream.into_std()?),
             Kind::Tls(mut session) => {
@@ -114,7 +114,7 @@ impl ClientStream {
 
 /// A client's connection on its way from one runtime to another.
 #[derive(Debug)]
-pub struct DetachedClient(Detached);
+pub struct DetachedPeer(Detached);
 
 #[derive(Debug)]
 enum Detached {
@@ -123,7 +123,7 @@ enum Detached {
     Tls(Box<TlsStream<TlsSocket>>, std::net::TcpStream),
 }
 
-impl DetachedClient {
+impl DetachedPeer {
     /// Puts the stream on the runtime of the calling task.
     ///
     /// # Errors
@@ -131,8 +131,8 @@ impl DetachedClient {
     ///
     /// # Panics
     /// Outside of a runtime, as tokio's sockets do.
-    pub fn attach(self) -> io::Result<ClientStream> {
-        Ok(ClientStream(match self.0 {
+    pub fn attach(self) -> io::Result<PeerStream> {
+        Ok(PeerStream(match self.0 {
             Detached::Tcp(stream) => Kind::Tcp(TcpStream::from_std(stream)?),
             Detached::Unix(stream) => Kind::Unix(UnixStream::from_std(stream)?),
             Detached::Tls(mut session, stream) => {
@@ -143,7 +143,7 @@ impl DetachedClient {
     }
 }
 
-impl AsyncRead for ClientStream {
+impl AsyncRead for PeerStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -153,7 +153,7 @@ impl AsyncRead for ClientStream {
     }
 }
 
-impl AsyncWrite for ClientStream {
+impl AsyncWrite for PeerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -199,7 +199,7 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-impl Socket for ClientStream {
+impl Socket for PeerStream {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Socket::poll_read_ready(stream, cx),
@@ -256,7 +256,7 @@ impl Socket for ClientStream {
     }
 }
 
-impl http2::connection::Socket for ClientStream {
+impl http2::connection::Socket for PeerStream {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Socket::poll_read_ready(self, cx)
     }

@@ -1,0 +1,3 @@
+//! What both gRPC ports have in common, that for clients and that for agents.
+
+pub mod status;
