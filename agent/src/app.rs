@@ -30,7 +30,7 @@ use crate::{
     server_connection::{
         Connector, Shared,
         carriers::AgentCarriers,
-        choice::{Choice, UNSTABLE_HEAD_START, Wanted},
+        choice::{Choice, GRPC_HEAD_START, Wanted},
         grpc::GrpcConnector,
         quic::QuicConnector,
         served::Served,
@@ -82,7 +82,7 @@ pub async fn run(config: Config) -> Result<()> {
         stop: dials_stop.clone(),
         tasks: tasks.clone(),
     };
-    let attempt_limit = UNSTABLE_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
+    let attempt_limit = GRPC_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
     let grpc = grpc_connector(&config, &client_tls, budget.clone());
     let quic = QuicConnector {
         host: config.server.host.clone(),

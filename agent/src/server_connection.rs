@@ -135,7 +135,11 @@ impl<C: Carriers> server_set::Connector for Connector<C> {
                     || -> QuicAttempt<C> { Box::pin(carriers.clone().quic(addresses.clone(), answered.clone())) };
                 let grpc = || -> Attempt<_, _> { Box::pin(carriers.clone().grpc(addresses.clone())) };
                 let won = race((first, head_start), &answered, quic, grpc).await.map_err(ConnectFailure::Both)?;
-                Ok(self.won(won, first, head_start))
+                // Nothing of it happens before it is awaited, by whoever serves.
+                let later = || -> QuicAttempt<C> {
+                    Box::pin(carriers.clone().quic(addresses.clone(), CancellationToken::new()))
+                };
+                Ok(self.won(won, (first, head_start), later))
             }
         }
     }
@@ -145,8 +149,8 @@ impl<C: Carriers> Connector<C> {
     fn won(
         &self,
         won: Won<C::Quic, C::Grpc, C::QuicError>,
-        first: Transport,
-        head_start: Duration,
+        (first, head_start): (Transport, Duration),
+        later: impl FnOnce() -> QuicAttempt<C>,
     ) -> ServerConnection<C> {
         match won {
             Won::Quic(quic) => {
@@ -163,7 +167,9 @@ impl<C: Carriers> Connector<C> {
                     race::Quic::Failed(error) => (Quic::Failed(with_sources(&error)), None),
                 };
                 let why = self.shared.choice().on_grpc(grpc.server_id(), &quic, Instant::now());
-                self.over_grpc(grpc, why, under_way)
+                // Silent elsewhere, QUIC has its chance with each server that is kept.
+                let has_chance = quic == Quic::NotTried && why.reason != Reason::QuicUnstable;
+                self.over_grpc(grpc, why, if has_chance { Some(later()) } else { under_way })
             }
         }
     }

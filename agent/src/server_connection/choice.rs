@@ -10,9 +10,9 @@ use tokio::time::Instant;
 /// answered by then, and nobody notices the wait.
 pub const HEAD_START: Duration = Duration::from_millis(250);
 
-/// How long gRPC has the field to itself where QUIC has proved unstable. Longer than QUIC's: TCP, TLS and HTTP/2 take
+/// How long gRPC has the field to itself where QUIC has proved unstable or silent. Longer than QUIC's: TCP, TLS and HTTP/2 take
 /// twice as many round trips, and QUIC would win on every long path again.
-pub const UNSTABLE_HEAD_START: Duration = Duration::from_secs(2);
+pub const GRPC_HEAD_START: Duration = Duration::from_secs(2);
 
 /// Two losses of QUIC to one server within this time make it unstable.
 pub const UNSTABLE: Duration = Duration::from_secs(60);
@@ -139,7 +139,7 @@ impl Why {
 /// What became of QUIC while gRPC came into use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Quic {
-    /// It was not tried: it had proved unstable.
+    /// It was not tried: it had proved unstable, or silent.
     NotTried,
     /// No answer yet, after this head start.
     Silent(Duration),
@@ -165,6 +165,10 @@ pub struct Choice {
     unstable: bool,
     /// When QUIC to some server was last lost by silence.
     lost: Option<Instant>,
+    /// Until then gRPC goes first: QUIC was silent in a race, and an agent that looks for more servers races often.
+    quiet: Option<Instant>,
+    /// Races in a row in which QUIC was silent.
+    silences: u32,
     servers: HashMap<ServerId, Known>,
 }
 
@@ -186,7 +190,7 @@ struct Known {
 impl Choice {
     /// Nothing is known yet. `first_pause` is `--quic-retry-interval`.
     pub fn new(wanted: Wanted, first_pause: Duration) -> Self {
-        Self { wanted, first_pause, unstable: false, lost: None, servers: HashMap::new() }
+        Self { wanted, first_pause, unstable: false, lost: None, quiet: None, silences: 0, servers: HashMap::new() }
     }
 
     /// Whether an agent on gRPC is to come back to QUIC.
@@ -199,7 +203,9 @@ impl Choice {
         let just_lost = self.lost.is_some_and(|lost| now.saturating_duration_since(lost) <= JUST_LOST);
         match self.wanted {
             Wanted::Only(transport) => Plan::Only(transport),
-            Wanted::Auto if self.unstable => Plan::Race { first: Transport::Grpc, head_start: UNSTABLE_HEAD_START },
+            Wanted::Auto if self.unstable || self.quiet.is_some_and(|until| now < until) => {
+                Plan::Race { first: Transport::Grpc, head_start: GRPC_HEAD_START }
+            }
             Wanted::Auto => {
                 let head_start = if just_lost { Duration::ZERO } else { HEAD_START };
                 Plan::Race { first: Transport::Quic, head_start }
@@ -211,6 +217,8 @@ impl Choice {
     /// which was first, does not work.
     pub fn on_quic(&mut self, server: &ServerId, now: Instant) {
         self.unstable = false;
+        self.quiet = None;
+        self.silences = 0;
         let known = self.known(server, now);
         known.failures = 0;
         known.soon = SOON_ATTEMPTS;
@@ -237,9 +245,16 @@ impl Choice {
     /// A gRPC connection to `server` is up: says why it is not QUIC that serves.
     pub fn on_grpc(&mut self, server: &ServerId, quic: &Quic, now: Instant) -> Why {
         let lost = self.known(server, now).lost.map(|lost| now.saturating_duration_since(lost));
+        if let Quic::Silent(_) = quic {
+            self.silences = self.silences.saturating_add(1);
+            self.quiet = Some(now + growing(self.first_pause, self.silences - 1));
+        }
         let was_lost = lost.is_some_and(|ago| ago <= UNSTABLE);
         let fell_silent = |then: String| Why::new(Reason::QuicLost, format!("the QUIC connection fell silent{then}"));
         match quic {
+            Quic::NotTried if !self.unstable => {
+                Why::new(Reason::NoQuicAnswer, "no QUIC answer of late, so TCP went first")
+            }
             Quic::NotTried => Why::new(Reason::QuicUnstable, "QUIC was lost twice within a minute, so TCP went first"),
             Quic::Silent(waited) if waited.is_zero() => {
                 fell_silent(", and TCP was through before a new one".to_owned())
@@ -268,8 +283,7 @@ impl Choice {
                 known.soon = SOON_ATTEMPTS;
                 known.failures = known.failures.saturating_add(1);
                 let doublings = known.losses.saturating_sub(1).saturating_add(known.failures - 1);
-                let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-                first.saturating_mul(factor).min(LONGEST_PAUSE.max(first))
+                growing(first, doublings)
             }
         };
         jittered(pause, random)
@@ -285,6 +299,12 @@ impl Choice {
         known.heard = now;
         known
     }
+}
+
+/// A pause after so many doublings.
+fn growing(first: Duration, doublings: u32) -> Duration {
+    let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(LONGEST_PAUSE.max(first))
 }
 
 fn jittered(pause: Duration, random: f64) -> Duration {

@@ -1,6 +1,9 @@
 mod fakes;
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::{
+    future::pending,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use tokio::time::{sleep, timeout};
 
@@ -64,7 +67,7 @@ async fn an_attempt_that_was_only_late_takes_over_at_once() {
     let id = ServerId::new("a".to_owned()).unwrap();
     let grpc = GrpcFake(Fake { id, transport: Transport::Grpc, world: agent.world.clone() });
     let won = Won::Grpc(grpc, race::Quic::Silent(slow));
-    let connection = agent.connector.won(won, Transport::Quic, HEAD_START);
+    let connection = agent.connector.won(won, (Transport::Quic, HEAD_START), || Box::pin(pending()));
     agent.running.spawn(connection.serve());
     sleep(SECOND).await;
     let expected = [(0, "serve grpc"), (400, "serve quic"), (400, "drain grpc"), (400, "end grpc")]
@@ -269,6 +272,33 @@ async fn a_transport_that_is_named_is_the_only_one() {
         let quic = Agent::new(Wanted::Only(Transport::Quic), move |_| Failure(failure), |_| Here("a"));
         assert_eq!(quic.error().await, expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_among_servers_of_the_reference_sends_no_quic() {
+    let mut agent = Agent::new(Wanted::Auto, |_| Silence, |_| Here("a"));
+    agent.up().await;
+    agent.events();
+    let begun = Instant::now();
+    for _ in 0..20 {
+        // Another server is missing, and the balancer leads to the same.
+        agent.connector.connect().await.unwrap().close_duplicate().await;
+        sleep(SECOND).await;
+    }
+    assert_eq!(agent.what(), [["try grpc", "close grpc a"]; 20].concat());
+    assert_eq!(begun.elapsed(), 20 * (SECOND + ROUND_TRIP));
+    // One that is lost and comes back is tried once, while it serves.
+    agent.world.grpc_dies.notify_one();
+    agent.running.join_next().await.unwrap().unwrap();
+    agent.events();
+    agent.up().await;
+    assert_eq!(agent.what(), ["try grpc", "serve grpc", "try quic"]);
+    assert_eq!(agent.lines(), ["server a over grpc (no QUIC answer of late, so TCP went first; trying QUIC now)"]);
+    // Once in a while, there is a race again.
+    sleep(20 * SECOND).await;
+    agent.events();
+    agent.connector.connect().await.unwrap().close_duplicate().await;
+    assert_eq!(agent.what(), ["try quic", "try grpc", "close grpc a"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ fn pauses(choice: &mut Choice, server: &ServerId, attempted: Attempted, count: u
 
 const QUIC_FIRST: Plan = Plan::Race { first: Transport::Quic, head_start: HEAD_START };
 const AT_ONCE: Plan = Plan::Race { first: Transport::Quic, head_start: Duration::ZERO };
-const GRPC_FIRST: Plan = Plan::Race { first: Transport::Grpc, head_start: UNSTABLE_HEAD_START };
+const GRPC_FIRST: Plan = Plan::Race { first: Transport::Grpc, head_start: GRPC_HEAD_START };
 
 #[test]
 fn one_transport_is_all_there_is_when_it_is_named() {
@@ -144,6 +144,24 @@ fn grpc_says_why_it_serves() {
 }
 
 #[test]
+fn silence_puts_grpc_first_for_pauses_that_grow() {
+    let (mut choice, a, mut now) = (auto(), server("a"), Instant::now());
+    for pause in [30, 60, 120, 240, 480, 600, 600] {
+        assert_eq!(choice.plan(now), QUIC_FIRST);
+        choice.on_grpc(&a, &Quic::Silent(HEAD_START), now);
+        assert_eq!(choice.plan(now + (pause - 1) * SECOND), GRPC_FIRST);
+        let why = choice.on_grpc(&a, &Quic::NotTried, now + SECOND);
+        assert_eq!(why, Why::new(Reason::NoQuicAnswer, "no QUIC answer of late, so TCP went first"));
+        now += pause * SECOND;
+    }
+    choice.on_grpc(&a, &Quic::Silent(HEAD_START), now);
+    choice.on_quic(&server("b"), now);
+    assert_eq!(choice.plan(now), QUIC_FIRST, "it works");
+    choice.on_grpc(&a, &Quic::Failed("refused".to_owned()), now);
+    assert_eq!(choice.plan(now), QUIC_FIRST, "a failure costs no time");
+}
+
+#[test]
 fn servers_that_come_and_go_are_forgotten() {
     let (mut choice, begin) = (auto(), Instant::now());
     for number in 0..3 * MOST_SERVERS {
@@ -167,7 +185,7 @@ proptest! {
         let mut choice = Choice::new(Wanted::Auto, first);
         let mut now = Instant::now();
         let longest = jittered(first.max(LONGEST_PAUSE), 1.0);
-        let mut silent_losses = 0;
+        let (mut silent_losses, mut silences) = (0, false);
         for (what, which, seconds, silent) in events {
             let id = server(&which.to_string());
             now += Duration::from_secs(seconds);
@@ -180,12 +198,13 @@ proptest! {
                 1 => {
                     silent_losses += u32::from(silent);
                     choice.on_quic_ended(&id, silent, Duration::from_secs(seconds), now);
-                    prop_assert!(silent_losses >= 2 || choice.plan(now) != GRPC_FIRST);
+                    prop_assert!(silences || silent_losses >= 2 || choice.plan(now) != GRPC_FIRST);
                     prop_assert!(silent || choice.plan(now) == before);
                 }
                 2 => {
                     choice.on_grpc(&id, &Quic::Silent(HEAD_START), now);
-                    prop_assert_eq!(choice.plan(now), before);
+                    prop_assert_eq!(choice.plan(now), GRPC_FIRST);
+                    silences = true;
                 }
                 3 => {
                     let pause = choice.pause(&id, Attempted::Failed, now, random);
