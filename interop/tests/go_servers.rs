@@ -1,4 +1,4 @@
-//! This agent with the reference's server, over gRPC: what its clients see, through both of its frontends.
+//! This agent over gRPC, with the reference's server and with this one: what clients see, through both frontends.
 // A test may panic, and its tasks end with its runtime.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
@@ -32,7 +32,21 @@ enum Front {
     Grpc,
 }
 
-const BOTH: [Front; 2] = [Front::Connect, Front::Grpc];
+/// Whose server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Reference,
+    Ours,
+}
+
+type Case = (Make, Front);
+
+const ALL: [Case; 4] = [
+    (Make::Reference, Front::Connect),
+    (Make::Reference, Front::Grpc),
+    (Make::Ours, Front::Connect),
+    (Make::Ours, Front::Grpc),
+];
 
 struct Mixed {
     server: Server,
@@ -42,15 +56,24 @@ struct Mixed {
     _folder: TempDir,
 }
 
-async fn mixed(front: Front, agent: &[&str]) -> Mixed {
+async fn mixed((make, front): Case, agent: &[&str]) -> Mixed {
     let folder = tempfile::tempdir().unwrap();
     let certificates = Folder::write(folder.path(), &[]).unwrap();
     let mode = match front {
         Front::Connect => "--mode=http-connect",
         Front::Grpc => "--mode=grpc",
     };
-    let more = [mode.to_owned(), "--v=3".to_owned()];
-    let server = Server::start_reference(&certificates, folder.path(), Entrance::Unix, &more).await.unwrap();
+    let server = match make {
+        Make::Reference => {
+            let more = [mode.to_owned(), "--v=3".to_owned()];
+            Server::start_reference(&certificates, folder.path(), Entrance::Unix, &more).await
+        }
+        Make::Ours => {
+            let (host, more) = (Ipv4Addr::LOCALHOST.into(), [mode.to_owned()]);
+            Server::start(&certificates, folder.path(), Entrance::Unix, host, &more).await
+        }
+    };
+    let server = server.unwrap();
     let agent = another_agent(&certificates, &server, "agent-1", agent).await;
     Mixed { server, agent, front, certificates, _folder: folder }
 }
@@ -110,8 +133,8 @@ async fn packets(agent: &Agent, segment: &str, kind: &str) -> f64 {
 
 #[tokio::test]
 async fn echoes_come_back() {
-    for front in BOTH {
-        let mixed = mixed(front, &[]).await;
+    for case in ALL {
+        let mixed = mixed(case, &[]).await;
         let target = Target::echo();
         let mut dial = mixed.dial(&target.address.to_string()).await.unwrap();
         for size in [1, 25, 1000, 4096, 4097, 32 * 1024, 100_000] {
@@ -128,13 +151,13 @@ async fn echoes_come_back() {
 #[tokio::test]
 async fn many_bytes_go_both_ways_unharmed() {
     const BYTES: usize = 20_000_000;
-    for front in BOTH {
-        let mixed = mixed(front, &[]).await;
+    for case in ALL {
+        let mixed = mixed(case, &[]).await;
         let (mut client, mut target) = mixed.join().await;
         let (sent, (came, end)) = tokio::join!(write_pattern(&mut client, BYTES), read_pattern(&mut target, BYTES));
-        assert!(sent == BYTES && came == BYTES && end.is_ok(), "{front:?} {sent} {came} {end:?}");
+        assert!(sent == BYTES && came == BYTES && end.is_ok(), "{case:?} {sent} {came} {end:?}");
         let (sent, (came, end)) = tokio::join!(write_pattern(&mut target, BYTES), read_pattern(&mut client, BYTES));
-        assert!(sent == BYTES && came == BYTES && end.is_ok(), "{front:?} {sent} {came} {end:?}");
+        assert!(sent == BYTES && came == BYTES && end.is_ok(), "{case:?} {sent} {came} {end:?}");
         drop(target);
         let (rest, _) = read_rest(&mut client).await;
         assert!(rest.is_empty());
@@ -144,8 +167,8 @@ async fn many_bytes_go_both_ways_unharmed() {
 
 #[tokio::test]
 async fn failures_are_told_in_the_words_of_the_reference() {
-    for front in BOTH {
-        let mixed = mixed(front, &["--dial-timeout=1s"]).await;
+    for case @ (_, front) in ALL {
+        let mixed = mixed(case, &["--dial-timeout=1s"]).await;
         let listener = listen(Ipv4Addr::LOCALHOST);
         let nobody = address(&listener);
         drop(listener);
@@ -156,7 +179,7 @@ async fn failures_are_told_in_the_words_of_the_reference() {
             (full.address.to_string(), "504", format!("dial tcp {}: i/o timeout", full.address)),
         ] {
             let answer = mixed.refused(&target).await;
-            assert!(answer.contains(&text), "{front:?} {target}: {answer}");
+            assert!(answer.contains(&text), "{case:?} {target}: {answer}");
             if front == Front::Connect {
                 assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
             }
@@ -170,8 +193,8 @@ async fn failures_are_told_in_the_words_of_the_reference() {
 /// The reference's server writes bytes that come at once before its own answer.
 #[tokio::test]
 async fn a_target_that_speaks_first_is_understood() {
-    for front in BOTH {
-        let mixed = mixed(front, &[]).await;
+    for case in ALL {
+        let mixed = mixed(case, &[]).await;
         let target = Target::banner(b"220 ready");
         for _ in 0..50 {
             let mut dial = mixed.dial(&target.address.to_string()).await.unwrap();
@@ -186,8 +209,8 @@ async fn a_target_that_speaks_first_is_understood() {
 /// The reference's agent drops what it has not written when the client closes.
 #[tokio::test]
 async fn what_a_client_sends_before_it_closes_arrives() {
-    for front in BOTH {
-        let mixed = mixed(front, &[]).await;
+    for case in ALL {
+        let mixed = mixed(case, &[]).await;
         for bytes in [100, 2_000_000] {
             for round in 0..20 {
                 let (mut client, mut target) = mixed.join().await;
@@ -198,7 +221,7 @@ async fn what_a_client_sends_before_it_closes_arrives() {
                     sent
                 };
                 let (sent, (came, end)) = tokio::join!(send, read_pattern(&mut target, usize::MAX));
-                assert!(sent == bytes && came == bytes, "{front:?} round {round}: {came} of {bytes} {end:?}");
+                assert!(sent == bytes && came == bytes, "{case:?} round {round}: {came} of {bytes} {end:?}");
                 end.unwrap();
             }
         }
@@ -208,8 +231,8 @@ async fn what_a_client_sends_before_it_closes_arrives() {
 
 #[tokio::test]
 async fn what_a_target_sends_before_it_closes_arrives() {
-    for front in BOTH {
-        let mixed = mixed(front, &[]).await;
+    for case in ALL {
+        let mixed = mixed(case, &[]).await;
         for bytes in [100, 2_000_000] {
             for round in 0..20 {
                 let (mut client, mut target) = mixed.join().await;
@@ -219,7 +242,7 @@ async fn what_a_target_sends_before_it_closes_arrives() {
                     sent
                 };
                 let (sent, (came, end)) = tokio::join!(send, read_pattern(&mut client, usize::MAX));
-                assert!(sent == bytes && came == bytes, "{front:?} round {round}: {came} of {bytes} {end:?}");
+                assert!(sent == bytes && came == bytes, "{case:?} round {round}: {came} of {bytes} {end:?}");
             }
         }
         mixed.no_dials().await;
@@ -228,13 +251,13 @@ async fn what_a_target_sends_before_it_closes_arrives() {
 
 #[tokio::test]
 async fn a_target_that_resets_ends_the_dial() {
-    for front in BOTH {
-        let mixed = mixed(front, &[]).await;
+    for case @ (_, front) in ALL {
+        let mixed = mixed(case, &[]).await;
         let (mut client, mut target) = mixed.join().await;
         carry(&mut client, &mut target, b"request").await;
         reset_tcp(target);
         let (rest, end) = read_rest(&mut client).await;
-        assert!(rest.is_empty(), "{front:?} {rest:?}");
+        assert!(rest.is_empty(), "{case:?} {rest:?}");
         if front == Front::Grpc {
             // Packets can tell what a Unix socket cannot.
             assert!(end.unwrap_err().to_string().contains("reset"));
@@ -245,8 +268,8 @@ async fn a_target_that_resets_ends_the_dial() {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_the_target_connects_leaves_nothing_behind() {
-    for front in BOTH {
-        let mixed = mixed(front, &["--dial-timeout=60s"]).await;
+    for case @ (_, front) in ALL {
+        let mixed = mixed(case, &["--dial-timeout=60s"]).await;
         let full = Full::new().await;
         let target = full.address.to_string();
         let _ = tokio::time::timeout(Duration::from_millis(500), mixed.dial(&target)).await;
@@ -259,8 +282,8 @@ async fn a_client_that_leaves_while_the_target_connects_leaves_nothing_behind() 
 
 #[tokio::test]
 async fn a_target_that_takes_nothing_stops_nobody_else() {
-    for front in BOTH {
-        let mixed = mixed(front, &["--grpc-dial-buffer=1MiB"]).await;
+    for case in ALL {
+        let mixed = mixed(case, &["--grpc-dial-buffer=1MiB"]).await;
         let echo_target = Target::echo();
         let mut beside = mixed.dial(&echo_target.address.to_string()).await.unwrap();
         let (mut client, target) = mixed.join().await;
@@ -278,7 +301,7 @@ async fn a_target_that_takes_nothing_stops_nobody_else() {
             longest = longest.max(asked.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(longest < Duration::from_millis(1500), "{front:?}: an echo took {longest:?}");
+        assert!(longest < Duration::from_millis(1500), "{case:?}: an echo took {longest:?}");
         mixed.agent.program.logged(&["dial ended", "stalled"], LIMIT).await.unwrap();
         within("the stalled dial's end", stalled.join_next()).await;
         echo(&mut beside, b"still").await;
@@ -288,8 +311,8 @@ async fn a_target_that_takes_nothing_stops_nobody_else() {
 
 #[tokio::test]
 async fn a_server_that_is_killed_is_found_again() {
-    for front in BOTH {
-        let mut mixed = mixed(front, &["--sync-interval=100ms", "--sync-interval-cap=200ms"]).await;
+    for case in ALL {
+        let mut mixed = mixed(case, &["--sync-interval=100ms", "--sync-interval-cap=200ms"]).await;
         let (mut client, mut target) = mixed.join().await;
         carry(&mut client, &mut target, b"request").await;
         mixed.server.program.kill();
@@ -312,18 +335,27 @@ async fn a_server_that_is_killed_is_found_again() {
 
 #[tokio::test]
 async fn an_agent_that_drains_says_so_and_ends_with_its_last_dial() {
-    for front in BOTH {
-        let mut mixed = mixed(front, &[]).await;
+    for case in ALL {
+        let mut mixed = mixed(case, &[]).await;
         let (mut client, mut target) = mixed.join().await;
         let other = another_agent(&mixed.certificates, &mixed.server, "agent-2", &[]).await;
         mixed.agent.program.signal(Signal::SIGTERM).unwrap();
-        mixed.server.program.logged(&["raining"], LIMIT).await.unwrap();
-        let echo_target = Target::echo();
+        match case.0 {
+            Make::Reference => drop(mixed.server.program.logged(&["marked backend as draining"], LIMIT).await.unwrap()),
+            Make::Ours => {
+                let drains = async || {
+                    let agents = mixed.server.connections().await.unwrap();
+                    agents.iter().any(|agent| agent["draining"] == true).then_some(())
+                };
+                until("an agent that drains", LIMIT, drains).await;
+            }
+        }
+        let (echo_target, before) = (Target::echo(), packets(&other, "to_agent", "DIAL_REQ").await);
         for _ in 0..10 {
             let mut dial = mixed.dial(&echo_target.address.to_string()).await.unwrap();
             echo(&mut dial, b"for the other one").await;
         }
-        assert_eq!(packets(&other, "to_agent", "DIAL_REQ").await, 10.0);
+        assert_eq!(packets(&other, "to_agent", "DIAL_REQ").await, before + 10.0);
         carry(&mut client, &mut target, b"the old one goes on").await;
         assert!(mixed.agent.program.status().unwrap().is_none());
         drop(target);

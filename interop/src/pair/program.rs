@@ -32,17 +32,6 @@ pub fn beside_this(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// A program of the reference, where `scripts/go-peers.sh` puts it.
-///
-/// # Errors
-/// Says how to build it.
-pub fn of_reference(name: &str) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot find this program")?;
-    // Test executables are in `target/debug/deps`.
-    let found = own.ancestors().skip(1).take(3).map(|folder| folder.join("go").join(name)).find(|path| path.is_file());
-    found.with_context(|| format!("the reference's {name} is not built: run `scripts/go-peers.sh {name}` first"))
-}
-
 /// A program that was started here. Dropping it kills it, and shows its log if the test is failing.
 #[derive(Debug)]
 pub struct Program {

@@ -58,7 +58,7 @@ impl Server {
         entrance: Entrance,
         more: &[String],
     ) -> anyhow::Result<Self> {
-        let path = program::of_reference("proxy-server")?;
+        let path = super::reference::built("proxy-server")?;
         for _ in 0..STARTS {
             let host = Ipv4Addr::LOCALHOST.into();
             let mut server = Self::spawn_from(&path, certificates, folder, entrance, host, more)?;
