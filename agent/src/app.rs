@@ -31,7 +31,7 @@ use crate::{
         Connector, Shared,
         carriers::AgentCarriers,
         choice::{Choice, GRPC_HEAD_START, Wanted},
-        grpc::GrpcConnector,
+        grpc::{GrpcConnector, first_connect_id},
         quic::QuicConnector,
         served::Served,
     },
@@ -208,7 +208,7 @@ fn grpc_connector(config: &Config, tls: &rustls::ClientConfig, budget: Arc<Memor
             close_pause: Duration::ZERO,
         },
         budget,
-        next_connect_id: Arc::default(),
+        next_connect_id: first_connect_id(),
     }
 }
 

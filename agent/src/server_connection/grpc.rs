@@ -66,6 +66,14 @@ pub struct GrpcConnector {
     pub next_connect_id: Arc<AtomicI64>,
 }
 
+/// Where conn ids begin. At a place of its own for each process: two agents with one id, as there may be for a moment when
+/// one replaces the other, would have the same numbers, and a server of the reference would mix up their connections.
+pub fn first_connect_id() -> Arc<AtomicI64> {
+    // 16 million numbers at one of 16 million places.
+    let place = i64::from(rand::random::<u32>() >> 8);
+    Arc::new(AtomicI64::new(place << 24))
+}
+
 impl GrpcConnector {
     /// Whose addresses are to be connected to: the servers' host and port, or their proxy's.
     pub fn first_hop(&self) -> (&str, u16) {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::dial::Dials;
 
-/// How long a connection from which QUIC has taken over stays without dials. Longer than [`LAST_DIALS`]: nobody waits for
+/// How long a connection that nobody needs any more stays without dials. Longer than [`LAST_DIALS`]: nobody waits for
 /// it, and the server may be far away.
 const MOVED_QUIET: Duration = Duration::from_secs(5);
 
@@ -89,6 +89,8 @@ async fn end(
         tokio::select! {
             () = async { leave.cancelled().await; idle(dials, LAST_DIALS).await } => {}
             () = async { moved.cancelled().await; idle(dials, MOVED_QUIET).await } => {}
+            // A server of the reference that is about to go waits for this.
+            () = async { connection.server_drains().cancelled().await; idle(dials, MOVED_QUIET).await } => {}
         }
     };
     tokio::select! {

@@ -37,7 +37,7 @@ const PATH: &str = "/AgentService/Connect";
 /// Bytes that a server may send before it hears that more were taken: this part of a dial's buffer. A dial that fills its
 /// buffer slows the stream so far that four buffers last ten seconds; what is on its way then passes in a third of one.
 const WINDOWS_PER_BUFFER: usize = 8;
-const LEAST_WINDOW: usize = 256 * 1024;
+const LEAST_WINDOW: usize = 64 * 1024;
 const MOST_WINDOW: usize = 16 * 1024 * 1024;
 
 /// Bytes that HTTP/2 holds towards the server: what is there cannot be overtaken by a dial with little to say.

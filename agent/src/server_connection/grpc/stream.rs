@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     task::Poll,
     time::Duration,
 };
@@ -26,6 +26,9 @@ use crate::metrics::Metrics;
 
 /// How long the last frames of a connection may take.
 pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What waits for a server that takes it slowly has this long when the stream is to be ended.
+const LAST_BYTES_LIMIT: Duration = Duration::from_secs(5);
 
 /// What came before the end of a connection is still looked at for so long: it may tell why.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
@@ -60,10 +63,11 @@ pub(super) async fn carry(carrier: Carrier, incoming: &Incoming, terms: Terms<'_
     let Carrier { mut connection, mut requests, mut send, mut receive, window } = carrier;
     let heard = Heard::now();
     let pings = connection.ping_pong();
+    let undriven = AtomicBool::new(false);
     let lost = {
         let mut reading = pin!(read(&mut receive, window as usize, incoming, &heard));
         let mut writing = pin!(write(&mut send, &incoming.link, terms.closing, &incoming.dials.metrics));
-        let mut driving = pin!(drive(&mut connection, &mut requests, terms.server_drains));
+        let mut driving = pin!(drive(&mut connection, &mut requests, terms.server_drains, &undriven));
         let keep_alive = pin!(keep_alive(pings, terms.keep_alive, &heard));
         let over = tokio::select! {
             biased;
@@ -74,22 +78,22 @@ pub(super) async fn carry(carrier: Carrier, incoming: &Incoming, terms: Terms<'_
             },
             lost = &mut driving => Over::Broken(lost),
             lost = keep_alive => Over::Lost(lost),
+            () = overdue(terms.closing) => Over::Lost(GrpcLost::ClosedHere),
+        };
+        let end = async {
+            tokio::select! {
+                biased;
+                lost = &mut reading => lost,
+                lost = &mut driving, if !undriven.load(Ordering::Relaxed) => lost,
+            }
         };
         match over {
             Over::Lost(lost) => lost,
             // The reading end may know more: a status, or that it was reset.
-            Over::Broken(lost) => {
-                let both = async {
-                    tokio::select! { biased; lost = &mut reading => lost, lost = &mut driving => lost }
-                };
-                timeout(LAST_WORDS_LIMIT, both).await.unwrap_or(lost)
-            }
+            Over::Broken(lost) => timeout(LAST_WORDS_LIMIT, end).await.unwrap_or(lost),
             Over::Closing => {
-                let both = async {
-                    tokio::select! { biased; lost = &mut reading => lost, lost = &mut driving => lost }
-                };
                 // How the server ends what was ended here does not matter.
-                let _ = timeout(CLOSE_LIMIT, both).await;
+                let _ = timeout(CLOSE_LIMIT, end).await;
                 GrpcLost::ClosedHere
             }
         }
@@ -98,10 +102,12 @@ pub(super) async fn carry(carrier: Carrier, incoming: &Incoming, terms: Terms<'_
         send.send_reset(h2::Reason::PROTOCOL_ERROR);
     }
     drop((send, receive, requests));
-    // What is left to do must not delay the next connection. Without streams, the connection closes by itself.
-    incoming.dials.tasks.spawn(async move {
-        let _ = timeout(CLOSE_LIMIT, connection).await;
-    });
+    if !undriven.into_inner() {
+        // What is left to do must not delay the next connection. Without streams, the connection closes by itself.
+        incoming.dials.tasks.spawn(async move {
+            let _ = timeout(CLOSE_LIMIT, connection).await;
+        });
+    }
     lost
 }
 
@@ -129,9 +135,18 @@ impl Heard {
 
 /// Why the stream is not carried any longer.
 enum Over {
+    /// That is how it ended.
     Lost(GrpcLost),
+    /// Nothing can be written any more, or the connection has ended.
     Broken(GrpcLost),
+    /// This end has ended the stream.
     Closing,
+}
+
+/// Returns when the stream should have been ended long ago.
+async fn overdue(closing: &CancellationToken) {
+    closing.cancelled().await;
+    sleep(LAST_BYTES_LIMIT).await;
 }
 
 /// Takes packets from the server until there are no more.
@@ -219,22 +234,28 @@ async fn room(stream: &mut SendStream<PacketBuf>) -> Result<usize, GrpcLost> {
     }
 }
 
-/// Moves frames, and notices that the server wants no more streams (GOAWAY; RFC 9113, section 6.8). This one lives on.
+/// Moves frames until the connection has ended, which `undriven` then says. Notices that the server wants no more streams
+/// (GOAWAY; RFC 9113, section 6.8); this one lives on.
 async fn drive(
     connection: &mut client::Connection<Io, PacketBuf>,
     requests: &mut client::SendRequest<PacketBuf>,
     server_drains: &CancellationToken,
+    undriven: &AtomicBool,
 ) -> GrpcLost {
     let mut told = false;
     let ended = poll_fn(|cx| {
         let ended = Pin::new(&mut *connection).poll(cx);
-        if !told && let Poll::Ready(Err(_)) = requests.poll_ready(cx) {
+        if !told && let Poll::Ready(Err(error)) = requests.poll_ready(cx) {
             told = true;
-            server_drains.cancel();
+            if error.is_go_away() && error.is_remote() && ended.is_pending() {
+                server_drains.cancel();
+            }
         }
         ended
     });
-    match ended.await {
+    let ended = ended.await;
+    undriven.store(true, Ordering::Relaxed);
+    match ended {
         Ok(()) => GrpcLost::Transport("the server has closed the connection".into()),
         Err(error) => error.into(),
     }

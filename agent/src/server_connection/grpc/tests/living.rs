@@ -43,6 +43,22 @@ async fn a_close_does_not_wait_for_a_server_that_is_silent() {
     assert_eq!(agent.lost().await, GrpcLost::ClosedHere);
 }
 
+/// The clock leaps when nothing but waits is left.
+#[tokio::test]
+async fn a_close_does_not_wait_for_a_server_that_takes_nothing() {
+    let port = Port::new().await;
+    let (mut agent, mut server) = port.served().await;
+    let (listener, address) = target().await;
+    let (_, accepted) = tokio::join!(server.dial(&address, 7), listener.accept());
+    // Nobody gives its window back, so that it ends.
+    let mut target = accepted.unwrap().0;
+    while timeout(Duration::from_millis(200), target.write_all(&[0; 1 << 16])).await.is_ok() {}
+    agent.connection.close();
+    tokio::time::pause();
+    let lost = agent.serving.join_next().await.unwrap().unwrap();
+    assert_eq!(lost, GrpcLost::ClosedHere);
+}
+
 #[tokio::test]
 async fn how_a_server_ends_the_stream_is_told() {
     for (status, message, expected, code) in [
@@ -76,7 +92,31 @@ async fn a_connection_that_is_cut_ends_everything() {
     server.driver.abort();
     let lost = agent.lost().await;
     assert!(matches!(&lost, GrpcLost::Transport(_)), "{lost:?}");
+    assert!(!agent.connection.server_drains().is_cancelled(), "it has not said that it goes");
     let end = within("the target's end", accepted.unwrap().0.read(&mut [0; 1])).await;
+    assert!(end.is_err(), "{end:?}");
+    agent.has_dials(0).await;
+}
+
+/// The agent does not read then, and learns of the end all the same.
+#[tokio::test]
+async fn a_connection_that_is_cut_while_a_target_takes_nothing_ends_everything() {
+    let mut port = Port::new().await;
+    port.connector.link.dial_buffer = 64 * 1024;
+    port.connector.link.slow_dial = SlowDial::Wait;
+    let (mut agent, mut server) = port.served().await;
+    let (listener, address) = target().await;
+    let (stalled, accepted) = tokio::join!(server.dial(&address, 7), listener.accept());
+    let mut target = accepted.unwrap().0;
+    loop {
+        server.send.reserve_capacity(1 << 15);
+        let room = std::future::poll_fn(|cx| server.send.poll_capacity(cx));
+        let Ok(room) = timeout(Duration::from_millis(500), room).await else { break };
+        server.say(&Packet::data(stalled, vec![1; room.unwrap().unwrap().min(30_000)].into()));
+    }
+    server.driver.abort();
+    assert!(matches!(agent.lost().await, GrpcLost::Transport(_)));
+    let end = within("the target's end", target.read_to_end(&mut Vec::new())).await;
     assert!(end.is_err(), "{end:?}");
     agent.has_dials(0).await;
 }
