@@ -12,6 +12,7 @@ mod dials;
 mod held_back;
 mod http_proxy;
 mod lost;
+mod rpc;
 mod status;
 mod stream;
 
@@ -33,12 +34,13 @@ use konnectivity_transport::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::{connect::GrpcConnectError, lost::GrpcLost};
 use self::{
-    connect::{Answer, Carrier},
+    connect::Carrier,
     dials::{Incoming, Pending},
+    rpc::Answer,
     stream::Terms,
 };
+pub use self::{connect::GrpcConnectError, lost::GrpcLost};
 use crate::dial::Dials;
 
 /// What connections over gRPC have in common.

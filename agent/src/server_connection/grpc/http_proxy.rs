@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::connect::user_agent;
+use super::rpc::user_agent;
 
 /// Bytes of the head of a proxy's answer.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
