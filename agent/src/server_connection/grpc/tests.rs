@@ -104,6 +104,7 @@ impl Port {
         let mut connection = h2::server::Builder::new()
             .initial_window_size(1 << 20)
             .initial_connection_window_size(1 << 20)
+            .data_frame_budget(usize::MAX >> 1)
             .handshake(io)
             .await
             .unwrap();

@@ -226,3 +226,30 @@ async fn a_target_that_takes_nothing_does_not_stop_another_one() {
     within("bytes for the other target", other_target.read_exact(&mut through)).await.unwrap();
     assert_eq!(&through, b"through");
 }
+
+#[tokio::test]
+async fn a_server_that_provokes_answers_and_reads_none_is_not_read_for_ever() {
+    let port = Port::new().await;
+    let (agent, mut server) = port.served().await;
+    let mut asked = 0;
+    loop {
+        server.send.reserve_capacity(64);
+        if server.send.capacity() < 64 {
+            let room = std::future::poll_fn(|cx| server.send.poll_capacity(cx));
+            if timeout(Duration::from_secs(1), room).await.is_err() {
+                break;
+            }
+        }
+        server.say(&Packet::close_request(1_000_000 + asked));
+        asked += 1;
+        // What HTTP/2 holds at both ends, in packets of thirty bytes and more, and a thousand answers.
+        assert!(asked < 200_000, "the answers to {asked} packets must be somewhere");
+    }
+    assert!(asked > 10_000, "{asked}");
+    // Once it reads, everything goes on.
+    for number in 0..asked {
+        assert_eq!(server.packet().await, Packet::close_response(1_000_000 + number, "Unknown connectID"));
+    }
+    server.is_heard().await;
+    assert_eq!(agent.connection.open_dials(), 0);
+}
