@@ -1,29 +1,44 @@
 #!/usr/bin/env bash
-# Dials through proxy-server and proxy-agent with real clients, over each kind of frontend: gRPC and HTTP CONNECT, each on
-# a Unix socket and over TCP with mutual TLS. The clients are written in Go, see interop/go/:
+# Whether this project's programs and the Go reference's work together; in two parts.
+#
+# clients: real clients dial through proxy-server and proxy-agent, over each kind of frontend: gRPC and HTTP CONNECT, each
+# on a Unix socket and over TCP with mutual TLS. The clients are written in Go, see interop/go/:
 #   konnectivity       the reference's client library, its single-use and its reusable tunnel
 #   egress-dialer      kube-apiserver's own dialer under HTTP/1.1, HTTP/2, WebSocket, SPDY (it has no gRPC over TCP)
 #   proxy-test-client  the reference's test client
+# matrix: servers and agents of both makes in every pairing, through every scenario; see docs/interop.md. As root, with
+# network namespaces, so that networks without UDP are among them.
 #
-# usage: scripts/interop.sh [--quick] [--release] [--with-reference | --only-reference] [FRONTEND ...]
+# usage: scripts/interop.sh [--quick] [--release] [--only clients|matrix] [--with-reference | --only-reference] [FRONTEND ...]
+#        scripts/interop.sh [--quick] [--release] --only matrix [-- OPTIONS OF THE MATRIX ...]
 #
-# --quick            fewer tries: less than two minutes, besides building
+# --quick            fewer tries: a few minutes, besides building
 # --release          with release builds of proxy-server and proxy-agent instead of debug ones
-# --with-reference   the Go reference pair besides, for the record: what fails there does not count
-# --only-reference   the Go reference pair alone
-# FRONTEND           grpc-uds, grpc-mtls, connect-uds or connect-mtls; all of them if none is named
+# --only PART        one part instead of both
+# --with-reference   (clients) the Go reference pair besides, for the record: what fails there does not count
+# --only-reference   (clients) the Go reference pair alone
+# FRONTEND           (clients) grpc-uds, grpc-mtls, connect-uds or connect-mtls; all of them if none is named
+# -- OPTIONS         (matrix) such as --only '*/udp-*' or --list; -- --help names them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-profile=debug quick=() pairs=(ours) frontends=()
+profile=debug quick=() pairs=(ours) frontends=() parts="clients matrix"
 while (($#)); do
     case $1 in
         --quick) quick=(--quick) ;;
         --release) profile=release ;;
         --with-reference) pairs=(ours reference) ;;
         --only-reference) pairs=(reference) ;;
+        --only)
+            case ${2:-} in
+                clients | matrix) parts=$2 ;;
+                *) echo "interop: --only takes clients or matrix, not '${2:-}'" >&2; exit 2 ;;
+            esac
+            shift
+            ;;
+        --) shift; break ;;
         grpc-uds | grpc-mtls | connect-uds | connect-mtls) frontends+=("$1") ;;
-        -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "interop: unknown argument '$1'; see --help" >&2; exit 2 ;;
     esac
     shift
@@ -31,20 +46,21 @@ done
 ((${#frontends[@]})) || frontends=(grpc-uds grpc-mtls connect-uds connect-mtls)
 say() { printf '\n== %s\n' "$*"; }
 scripts/need.sh cargo cc curl python3 sha256sum
+[[ $parts != *matrix* || $(id -u) != 0 ]] || scripts/need.sh ip nft
 # Thousands of dials at once need file descriptors at both ends.
 ulimit -n "$(ulimit -Hn)"
 
 say "building"
 target=${CARGO_TARGET_DIR:-$PWD/target}
 ours=$target/$profile go=$target/go
-build=(-p konnectivity-interop --bin certs)
-peers=(konnectivity egress-dialer proxy-test-client http-test-server)
-[[ ${pairs[*]} != *ours* ]] || build+=(-p konnectivity-server -p konnectivity-agent --bin proxy-server --bin proxy-agent)
-[[ ${pairs[*]} != *reference* ]] || peers+=(proxy-server proxy-agent)
+build=(-p konnectivity-interop --bin certs --bin matrix) peers=()
+[[ $parts != *clients* ]] || peers+=(konnectivity egress-dialer proxy-test-client http-test-server)
+[[ $parts != *matrix* && ${pairs[*]} != *ours* ]] || build+=(-p konnectivity-server -p konnectivity-agent --bin proxy-server --bin proxy-agent)
+[[ $parts != *matrix* && ${pairs[*]} != *reference* ]] || peers+=(proxy-server proxy-agent)
 cargo build --locked --profile "${profile/debug/dev}" "${build[@]}"
 scripts/go-peers.sh "${peers[@]}"
 
-bad=
+bad= matrix_bad=
 work=$(mktemp -d "${TMPDIR:-/tmp}/konnectivity-interop.XXXXXX")
 pki=$work/pki pids=()
 stop() {
@@ -186,6 +202,7 @@ unharmed() {
 
 no_start() { echo "passed 0, failed 1"; return 1; }
 
+[[ $parts == *clients* ]] || pairs=()
 for pair in "${pairs[@]}"; do
     programs=$ours
     [ "$pair" = ours ] || programs=$go
@@ -211,8 +228,13 @@ for pair in "${pairs[@]}"; do
         stop
     done
 done
-say "summary"
-printf '%s\n' "${summary[@]}"
-[ -n "$bad" ] || exit 0
-echo "the logs of server and agent are in $work"
-exit 1
+if [[ $parts == *clients* ]]; then
+    say "clients: summary"
+    printf '%s\n' "${summary[@]}"
+    [ -z "$bad" ] || echo "the logs of server and agent are in $work"
+fi
+if [[ $parts == *matrix* ]]; then
+    say "matrix"
+    "$ours/matrix" "${quick[@]}" --out "$target/matrix" "$@" || matrix_bad=1
+fi
+[ -z "$bad$matrix_bad" ]

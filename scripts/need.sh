@@ -9,6 +9,7 @@ package() { # the Debian package that has a program
         cc | c++) echo build-essential ;;
         go) echo golang-go ;;
         ip) echo iproute2 ;;
+        nft) echo nftables ;;
         sha256sum | mktemp) echo coreutils ;;
         *) echo "$1" ;;
     esac

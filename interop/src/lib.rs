@@ -4,14 +4,20 @@
 //! - [`peer`]: a server and an agent of any make as real processes, started and stopped.
 //! - [`pair`]: a real server with real agents for end-to-end tests.
 //! - [`ends`]: both ends of a dial in a test's hand.
+//! - [`link`]: two network namespaces and a bad link between them.
 //! - [`load`]: clients and targets, and what they do to a pair.
 //! - [`bench`](mod@bench): the benchmark made of these.
+//! - [`matrix`]: every pairing of programs through every scenario.
+//! - [`migration`]: a running cluster moves from the reference to this project and back.
 
 #![warn(missing_docs)]
 
 pub mod bench;
 pub mod certificates;
 pub mod ends;
+pub mod link;
 pub mod load;
+pub mod matrix;
+pub mod migration;
 pub mod pair;
 pub mod peer;

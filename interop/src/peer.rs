@@ -2,7 +2,9 @@
 //!
 //! - [`process`]: one program: its log, whether it still runs, how it is stopped, what it uses.
 //! - [`ports`]: numbers that nobody listens on.
+//! - [`namespace`]: two networks with a cable between them, through which UDP can be blocked.
 
+pub mod namespace;
 pub mod ports;
 pub mod process;
 

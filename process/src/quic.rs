@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use clap::{ArgAction, Args};
-use konnectivity_transport::settings::QuicSettings;
+use konnectivity_transport::{congestion::CongestionControl, settings::QuicSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::{byte_size::ByteSize, check, duration::GoDuration, flag, problems::Problems};
@@ -71,6 +71,12 @@ pub struct QuicOptions {
     #[arg(long = "quic-max-udp-payload", value_name = "BYTES", value_parser = flag::integer)]
     #[arg(default_value_t = defaults().max_udp_payload.into())]
     pub max_udp_payload: i64,
+
+    /// How fast this end sends, also --congestion-control: cubic; model, which uses links that lose packets and keeps
+    /// queues short; newreno; or bbr, the library's, which is experimental
+    #[arg(long = "quic-congestion-control", alias = "congestion-control", value_name = "NAME")]
+    #[arg(default_value_t = defaults().congestion_control.to_string())]
+    pub congestion_control: String,
 }
 
 fn defaults() -> QuicSettings {
@@ -102,6 +108,14 @@ impl QuicOptions {
         }
         if let Some(bytes) = check::number(problems, "quic-max-udp-payload", self.max_udp_payload, UDP_PAYLOADS) {
             settings.max_udp_payload = bytes;
+        }
+        match self.congestion_control.parse::<CongestionControl>() {
+            Ok(control) => settings.congestion_control = control,
+            Err(_) => problems.add(
+                "quic-congestion-control",
+                "is not a congestion control",
+                "set it to model, cubic, newreno or bbr",
+            ),
         }
         settings.segmentation_offload = self.segmentation_offload;
         settings
@@ -170,6 +184,7 @@ mod tests {
             "--quic-udp-buffer-bytes=1MiB",
             "--quic-segmentation-offload=false",
             "--quic-max-udp-payload=1200",
+            "--quic-congestion-control=model",
         ]);
         let expected = QuicSettings {
             keep_alive_interval: std::time::Duration::from_secs(1),
@@ -181,8 +196,17 @@ mod tests {
             udp_buffer_bytes: 1 << 20,
             segmentation_offload: false,
             max_udp_payload: 1200,
+            congestion_control: CongestionControl::Model,
         };
         assert_eq!((settings, problems), (expected, Vec::new()));
+    }
+
+    #[test]
+    fn congestion_control_has_a_short_name_too() {
+        for control in CongestionControl::ALL {
+            let (settings, problems) = check(&[&format!("--congestion-control={control}")]);
+            assert_eq!((settings.congestion_control, problems), (control, Vec::new()));
+        }
     }
 
     #[test]
@@ -201,6 +225,7 @@ mod tests {
             ("--quic-udp-buffer-bytes=2GiB", "is out of range; set it to 64KiB up to 1GiB"),
             ("--quic-max-udp-payload=1199", "is out of range; set it to 1200 up to 65527"),
             ("--quic-max-udp-payload=65528", "is out of range; set it to 1200 up to 65527"),
+            ("--quic-congestion-control=reno", "is not a congestion control; set it to model, cubic, newreno or bbr"),
         ] {
             let (_, problems) = check(&[flag]);
             assert_eq!(problems.len(), 1, "{flag}: {problems:?}");

@@ -13,7 +13,6 @@ use std::{
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{
     EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
-    congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use tokio::time::timeout;
@@ -357,8 +356,6 @@ fn transport_config(settings: &QuicSettings, payload: u16, streams: u32) -> Resu
     let idle = IdleTimeout::try_from(settings.idle_timeout).map_err(|_| BindError::Setting { name: "idle-timeout" })?;
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(payload);
-    let mut cubic = CubicConfig::default();
-    cubic.initial_window(INITIAL_WINDOW);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
@@ -372,7 +369,7 @@ fn transport_config(settings: &QuicSettings, payload: u16, streams: u32) -> Resu
         .initial_rtt(INITIAL_RTT)
         .packet_threshold(REORDERING)
         .mtu_discovery_config(Some(discovery))
-        .congestion_controller_factory(Arc::new(cubic))
+        .congestion_controller_factory(settings.congestion_control.factory(INITIAL_WINDOW))
         .enable_segmentation_offload(settings.segmentation_offload);
     Ok(config)
 }

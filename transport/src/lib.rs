@@ -8,12 +8,14 @@
 //! ```
 //!
 //! `endpoint` binds and connects, `connection` opens and accepts dials, `control` says hello, `stream` has the two
-//! halves of a dial, `relay` copies. What bounds memory: `credit` for what is sent, `window` for what is received.
+//! halves of a dial, `relay` copies. What bounds memory: `credit` for what is sent, `window` for what is received. What
+//! bounds the load on the path: `congestion`.
 #![warn(missing_docs)]
 
 mod batch;
 pub mod budget;
 pub mod buffer;
+pub mod congestion;
 pub mod connection;
 pub mod control;
 mod credit;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::congestion::CongestionControl;
+
 /// How an endpoint and its connections behave; the same type serves agent and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuicSettings {
@@ -32,6 +34,8 @@ pub struct QuicSettings {
     /// Largest UDP payload in bytes that path MTU discovery may reach. Default 6,500: ten of them fill one
     /// segmented send of 64 KiB. The route's own MTU bounds it further.
     pub max_udp_payload: u16,
+    /// Which congestion controller this end sends with. Default CUBIC.
+    pub congestion_control: CongestionControl,
 }
 
 impl Default for QuicSettings {
@@ -46,6 +50,7 @@ impl Default for QuicSettings {
             udp_buffer_bytes: 4 * 1024 * 1024,
             segmentation_offload: true,
             max_udp_payload: 6_500,
+            congestion_control: CongestionControl::default(),
         }
     }
 }

@@ -149,11 +149,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         timeout(CLOSED_WITHIN, closed).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Reads and writes until something has happened, or nothing more comes. Bytes of the dial are thrown away.
+    /// Reads and writes until something has happened, or nothing more comes. Bytes of the dial are thrown away until
+    /// then; what comes right behind it stays to be read.
     async fn until(&mut self, happened: impl Fn(&Self) -> bool) -> io::Result<()> {
         poll_fn(|cx| {
             loop {
                 while let Some(bytes) = self.take_in()? {
+                    if happened(self) {
+                        self.incoming.rest();
+                        return Poll::Ready(Ok(()));
+                    }
                     self.incoming.consume(bytes);
                 }
                 if happened(self) || self.end.is_some() {

@@ -27,7 +27,15 @@ impl Balancer {
     /// # Errors
     /// When there is no port for it.
     pub async fn start(servers: Vec<SocketAddr>) -> io::Result<Self> {
-        let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+        Self::at(0, servers).await
+    }
+
+    /// Starts one on this port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When the port is not free.
+    pub async fn at(port: u16, servers: Vec<SocketAddr>) -> io::Result<Self> {
+        let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await?);
         let address = socket.local_addr()?;
         let given = Arc::<Mutex<Vec<SocketAddr>>>::default();
         let mut tasks = JoinSet::new();

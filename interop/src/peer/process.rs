@@ -1,6 +1,6 @@
 //! One started program.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,6 +18,8 @@ const TICKS_PER_SECOND: u64 = 100;
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
     child: Child,
     log: PathBuf,
 }
@@ -35,14 +37,28 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().context("cannot share the log")?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        let arguments: Vec<_> = arguments.collect();
+        let child = spawn(program, &arguments, file)?;
+        Ok(Self { name: name.to_owned(), program: program.to_owned(), arguments, child, log })
+    }
+
+    /// Starts it once more with the same arguments, after its end; kills it first if it still runs. The log goes on.
+    ///
+    /// # Errors
+    /// When it cannot be run, or the log cannot be opened.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        let file = OpenOptions::new().append(true).open(&self.log);
+        let file = file.with_context(|| format!("cannot open {}", self.log.display()))?;
+        self.child = spawn(&self.program, &self.arguments, file)?;
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL, so that it can say good-bye to nobody, and waits for its end.
+    pub fn kill(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Its name in logs and messages.
@@ -102,6 +118,32 @@ impl Process {
         }
     }
 
+    /// The first words of a panic, or of a Go runtime that gave up, behind so many bytes of its log.
+    pub fn panic_since(&self, bytes: u64) -> Option<String> {
+        let mut text = Vec::new();
+        let mut file = File::open(&self.log).ok()?;
+        file.seek(SeekFrom::Start(bytes)).ok()?;
+        file.read_to_end(&mut text).ok()?;
+        panic_in(&String::from_utf8_lossy(&text)).map(str::to_owned)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it still runs after `limit`; with the last lines of its log.
+    pub async fn end(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} still runs {limit:?} later{}", self.name, self.last_log_lines());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// CPU time used since the start, by all its threads, to 10 ms.
     ///
     /// # Errors
@@ -136,12 +178,18 @@ impl Process {
 
     /// Asks it to stop, asks again, kills it at last. (The first signal makes the reference's agent drain, for ever.)
     pub async fn stop(mut self) {
+        self.terminate().await;
+    }
+
+    /// The same, and it remains to be asked how it went.
+    pub async fn terminate(&mut self) {
         for patience in [Duration::from_millis(50), Duration::from_secs(3)] {
             let _ = self.signal(Signal::SIGTERM);
             if self.ends_within(patience).await {
                 return;
             }
         }
+        self.kill();
     }
 
     async fn ends_within(&mut self, patience: Duration) -> bool {
@@ -158,9 +206,32 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+fn spawn(program: &Path, arguments: &[String], log: File) -> anyhow::Result<Child> {
+    Command::new(program)
+        .args(arguments)
+        // They would take the place of ids that are not given.
+        .env_remove("PROXY_SERVER_ID")
+        .env_remove("PROXY_AGENT_ID")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("cannot share the log")?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// The line with which Rust's or Go's runtime says that something is broken. A panic that Go code caught and logged is
+/// not at the start of a line.
+fn panic_in(log: &str) -> Option<&str> {
+    const AT_START: [&str; 3] = ["panic: ", "fatal error: ", "SIGSEGV: "];
+    log.lines().find(|line| {
+        line.contains("' panicked at ")
+            || line.contains(") panicked at ")
+            || AT_START.iter().any(|start| line.starts_with(start))
+    })
 }
 
 /// CPU time that a process has used since its start, by all its threads, to 10 ms.
@@ -193,6 +264,26 @@ mod tests {
         assert_eq!(cpu_ticks(stat), Some(21));
         assert_eq!(cpu_ticks("42 (short) S 1"), None);
         assert_eq!(cpu_ticks(""), None);
+    }
+
+    #[test]
+    fn a_panic_is_told_from_one_that_was_caught() {
+        let rust = "INFO ready\nthread 'main' (7) panicked at src/main.rs:1:1:\nboom";
+        assert_eq!(panic_in(rust), Some("thread 'main' (7) panicked at src/main.rs:1:1:"));
+        assert_eq!(panic_in("thread 'worker' panicked at a.rs:1:1:"), Some("thread 'worker' panicked at a.rs:1:1:"));
+        assert_eq!(panic_in("I1 ok\npanic: send on closed channel\n"), Some("panic: send on closed channel"));
+        assert_eq!(panic_in("E1124 client.go:1] recovered from panic: send on closed channel"), None);
+    }
+
+    #[tokio::test]
+    async fn a_program_starts_again_into_the_same_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = ["-c", "echo once"].map(str::to_owned);
+        let mut process = Process::start("twice", Path::new("/bin/sh"), arguments.into_iter(), folder.path()).unwrap();
+        process.end(Duration::from_secs(10)).await.unwrap();
+        process.start_again().unwrap();
+        process.end(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(fs::read_to_string(process.log()).unwrap(), "once\nonce\n");
     }
 
     #[tokio::test]

@@ -166,6 +166,26 @@ async fn bytes_come_in_order_and_then_the_end() {
 }
 
 #[tokio::test]
+async fn bytes_right_behind_the_answer_are_kept() {
+    let (ours, theirs) = duplex(1024);
+    let mut server = Server(theirs);
+    let call = Call::over_unix(Path::new("/tmp/a b-1.sock"));
+    let serve = async {
+        let random = server.asked().await;
+        let packets = [Packet::connected(random, ID), Packet::data(ID, Bytes::from_static(b"hello"))];
+        let headers = Frame::headers(STREAM, b"\x88".as_slice());
+        let [answer, banner] = packets.map(|packet| Frame::data(STREAM, message(&packet)));
+        // All in one write, so that they come with one read.
+        server.send(&[headers, answer, banner]).await;
+        server.packet(Packet::close_response(ID, "")).await;
+    };
+    let (client, ()) = tokio::join!(Client::dial(ours, &call, "127.0.0.1:8000"), serve);
+    let mut text = String::new();
+    timeout(LIMIT, client.unwrap().read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text, "hello");
+}
+
+#[tokio::test]
 async fn an_end_that_is_none_is_an_error() {
     let ends: [(&[Frame], &str); 3] = [
         (&[Frame::data(STREAM, message(&Packet::close_response(ID, "reset")))], "reset"),
