@@ -64,6 +64,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::matrix::open::{SOON, within};
 
     #[tokio::test]
     async fn connections_go_to_the_servers_in_turn() {
@@ -72,8 +73,9 @@ mod tests {
         let balancer = Balancer::start(vec![one.local_addr().unwrap(), two.local_addr().unwrap()]).await.unwrap();
         for server in [&one, &two, &one] {
             let mut client = TcpStream::connect(balancer.address).await.unwrap();
-            drop(server.accept().await.unwrap());
-            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+            let reached = async { drop(server.accept().await.unwrap()) };
+            within("a connection to the next server", SOON, reached).await.unwrap();
+            assert_eq!(within("its end", SOON, client.read(&mut [0])).await.unwrap().unwrap(), 0);
         }
     }
 }

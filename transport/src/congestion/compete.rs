@@ -23,7 +23,7 @@ const STARVING: f64 = 0.6;
 const GAIN: f64 = 1.05;
 
 /// With so much loss more nobody is followed who is deaf to it.
-const UNBEARABLE: f64 = 0.05;
+const UNBEARABLE: f64 = 0.06;
 
 /// And only if nothing was lost for so many rounds.
 const CALM: u32 = 2;

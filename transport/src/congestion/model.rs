@@ -211,7 +211,7 @@ impl Model {
             self.compete_window();
         }
         if bytes == 0 {
-            self.on_mark(now);
+            self.on_mark();
         }
     }
 

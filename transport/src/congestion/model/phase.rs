@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{Compete, Load, Model, Round, rival::Look};
-
 use crate::congestion::loss::{self, MARGIN};
 
 /// Start-up ends when the rate has not grown by a quarter for so many rounds.
 const FULL_ROUNDS: u32 = 3;
 const GROWTH: f64 = 1.25;
 
-/// Rounds between two looks for more, at least, and how many more there may be.
+/// Rounds between two looks for more, at least; up to three more, so that flows do not look at the same time.
 const CRUISE: u32 = 6;
 
 /// A look for more puts this much in flight, and the next round this much, so that the queue is empty again.
@@ -113,7 +112,7 @@ impl Model {
     }
 
     /// A router marked packets instead of dropping them (RFC 9002, section 7.1).
-    pub(super) fn on_mark(&mut self, _now: Instant) {
+    pub(super) fn on_mark(&mut self) {
         let window = self.window * 0.85;
         if matches!(self.phase, Phase::Startup { .. }) {
             self.phase = Phase::cruise(self.measured_rounds);

@@ -11,7 +11,8 @@ const BRAKE_ROUNDS: u32 = 3;
 /// Round trips that differ by less than this part are the same.
 const SAME: f64 = 0.015;
 
-/// Round trips after a brake within which a long queue is not ours: we have not asked for more.
+/// Round trips after a brake within which another counts as one more of the same kind, as we have not asked for more;
+/// and how many of them show that the queue is not ours.
 const AGAIN: u32 = 12;
 const BRAKES: u32 = 4;
 
@@ -23,7 +24,7 @@ const BEARABLE: f64 = 0.03;
 
 /// Bandwidth-delay products in flight of who starves: BBR, version 1, which is deaf to loss, has two, and a burst of ours
 /// loses more in a full queue than its single packets do.
-const DEAF: f64 = 2.6;
+const DEAF: f64 = 2.5;
 
 /// A rival that was away for longer is another one.
 const STRANGER: Duration = Duration::from_secs(10);

@@ -76,7 +76,7 @@ fn when_the_rival_has_gone_the_queue_is_short_again() {
 }
 
 /// More than two fill the queue as CUBIC does, and share less evenly; none of them starves, and no more is lost than they
-/// bear from each other, 8 %.
+/// bear from each other, 9 %.
 #[test]
 fn five_of_ours_each_get_something() {
     let flows = (0..5).map(|flow| ours().from(secs(flow))).collect();
@@ -87,5 +87,5 @@ fn five_of_ours_each_get_something() {
     let least = measured.goodput.iter().copied().fold(f64::INFINITY, f64::min);
     assert!(least > 4.0, "{:?}", measured.goodput);
     assert!(measured.goodput.iter().sum::<f64>() > 92.0, "{:?}", measured.goodput);
-    assert!(measured.loss.iter().all(|loss| *loss < 0.08), "{:?}", measured.loss);
+    assert!(measured.loss.iter().all(|loss| *loss < 0.09), "{:?}", measured.loss);
 }
