@@ -15,7 +15,8 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 step "tests"
-# The end-to-end tests run the programs themselves.
+# The end-to-end tests run the programs themselves, and the reference's.
+scripts/go-peers.sh --quiet
 cargo build --workspace --bins --locked
 cargo test --workspace --locked
 step "quick start"

@@ -239,6 +239,21 @@ async fn agents_of_both_kinds_serve_side_by_side() {
 }
 
 #[tokio::test]
+async fn an_agent_of_this_project_may_come_over_grpc_too() {
+    let pair = Pair::start(Options::mutual_tls().agent(["--transport=grpc"])).await.unwrap();
+    assert_eq!(pair.server.connections().await.unwrap()[0]["carrier"], "grpc");
+    let (mut dial, mut target) = join(&pair.client().unwrap()).await;
+    let bulk = async { tokio::join!(write_pattern(&mut target, BULK), read_pattern(&mut dial, BULK)) };
+    let (written, (came, end)) = within("bulk", bulk).await;
+    assert_eq!((written, came), (BULK, BULK), "{end:?}");
+    carry(&mut dial, &mut target, b"and back").await;
+    drop(dial);
+    let (rest, end) = read_rest(&mut target).await;
+    assert_eq!((rest.as_slice(), end.is_ok()), (&b""[..], true));
+    no_dials(&pair).await;
+}
+
+#[tokio::test]
 async fn two_connections_of_one_agent_id_do_not_meet() {
     let pair = Pair::start(Options::unix().agents([])).await.unwrap();
     let _one = ReferenceAgent::join(&pair, "twin", &["--agent-identifiers=ipv4=127.0.0.1"]).await.unwrap();

@@ -1,8 +1,8 @@
 //! Builds the parts, binds every listener before anything is served, joins the parts, and drains them.
 
+mod bind;
+
 use std::{
-    io,
-    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -10,28 +10,25 @@ use std::{
 use anyhow::{Context, Result};
 use konnectivity_process::{
     admin,
-    listen::is_missing_family,
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
-    endpoint::{BindError, EndpointKeys, ServerEndpoint},
+    endpoint::ServerEndpoint,
     link::{LinkSettings, Role},
-    tls::{self, Identity, TUNNEL_ALPN},
+    tls::{self, Identity},
     wire::code::ConnectionCode,
 };
-use rustls::RootCertStore;
-use socket2::SockRef;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     accept::{
-        listener::{Listener, ListenerCounts, Peers, tls as listener_tls},
+        listener::{Listener, ListenerCounts, Peers},
         stream::PeerStream,
     },
     admin::Routes,
     backend::{Backend, acceptor::Acceptor, grpc as grpc_agents, placement::Placement, registry::Registry},
-    config::{Agents, Config, Frontend, Mode},
+    config::{Config, Mode},
     dial::Dials,
     frontend::{
         grpc::{self, settle::Settle},
@@ -46,9 +43,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Agents' own connections close a little after the last dial; what was on its way still arrives.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long bytes to an agent over TCP may be without an acknowledgement, as in the reference.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a dial over gRPC stays open after its client has gone: an agent of the reference drops what it has not
 /// written to the target when it is told of the end.
@@ -149,11 +143,11 @@ impl Parts {
         let identity = Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?;
         let roots = agents.client_ca.as_deref().map(tls::load_roots).transpose().context("--cluster-ca-cert")?;
         let endpoints = match agents.quic {
-            true => bind_quic(config, &identity, roots.clone(), workers.first(), &budget)?,
+            true => bind::quic_agents(config, &identity, roots.clone(), workers.first(), &budget)?,
             false => Vec::new(),
         };
-        let agent_listeners = bind_grpc(agents, &identity, roots)?;
-        let frontends = bind_frontend(&config.frontend)?;
+        let agent_listeners = bind::grpc_agents(agents, &identity, roots)?;
+        let frontends = bind::frontend(&config.frontend)?;
         let routes = Routes {
             registry,
             strategies: config.strategies.clone().into(),
@@ -334,92 +328,4 @@ async fn idle(dials: &Dials, limit: Duration) -> bool {
     // Closed only means that the wait may end; late clients may still be counted.
     dials.open.close();
     tokio::time::timeout(limit, dials.open.wait()).await.is_ok()
-}
-
-/// The TCP listeners for agents, if there are to be any.
-fn bind_grpc(agents: &Agents, identity: &Identity, roots: Option<Arc<RootCertStore>>) -> Result<Vec<Listener>> {
-    let Some(grpc) = &agents.grpc else { return Ok(Vec::new()) };
-    let settings = listener_tls::settings(identity, roots, &grpc.terms).context("--cluster-cert and --cluster-key")?;
-    let listen = |socket: std::net::TcpListener| {
-        // Connections inherit it.
-        SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        Listener::tls(socket, settings.clone())
-    };
-    Ok(agents.listen.bind_tcp()?.into_iter().map(listen).collect::<io::Result<_>>()?)
-}
-
-fn bind_quic(
-    config: &Config,
-    identity: &Identity,
-    roots: Option<Arc<RootCertStore>>,
-    worker: &Worker,
-    budget: &Arc<MemoryBudget>,
-) -> Result<Vec<Arc<ServerEndpoint>>> {
-    let agents = &config.agents;
-    let keys = match &agents.endpoint_key_file {
-        Some(path) => endpoint_keys(path)?,
-        None => EndpointKeys::from_identity(identity),
-    };
-    // The socket belongs to the runtime of the worker that is to receive its packets.
-    let _runtime = worker.handle().enter();
-    let mut endpoints = Vec::new();
-    for address in &agents.listen.addresses {
-        let settings =
-            tls::server_config(identity, roots.clone(), TUNNEL_ALPN).context("--cluster-cert and --cluster-key")?;
-        match ServerEndpoint::bind(*address, settings, &keys, &config.quic, budget.clone()) {
-            Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
-            Err(BindError::Socket { source, .. }) if agents.listen.all_interfaces && is_missing_family(&source) => {
-                tracing::info!(%address, "this machine does not have this address family");
-            }
-            Err(error) => return Err(error).context("--agent-port"),
-        }
-    }
-    Ok(endpoints)
-}
-
-/// Bytes that a secret must have, so that nobody can guess the keys made from it.
-const MIN_SECRET_BYTES: usize = 32;
-
-fn endpoint_keys(path: &Path) -> Result<EndpointKeys> {
-    let secret =
-        std::fs::read(path).with_context(|| format!("cannot read {} of --endpoint-key-file", path.display()))?;
-    anyhow::ensure!(
-        secret.len() >= MIN_SECRET_BYTES,
-        "{} of --endpoint-key-file has {} bytes; put at least {MIN_SECRET_BYTES} random bytes into it",
-        path.display(),
-        secret.len()
-    );
-    Ok(EndpointKeys::from_secret(&secret))
-}
-
-fn bind_frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
-    match frontend {
-        Frontend::Unix(unix) => Ok(vec![Listener::unix(&unix.path, unix.delete_existing).context("--uds-name")?]),
-        Frontend::Tcp(tcp) => {
-            let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
-            let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
-            let settings =
-                listener_tls::settings(&identity, Some(roots), &tcp.terms).context("--server-cert and --server-key")?;
-            let sockets = tcp.listen.bind_tcp()?;
-            let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
-            Ok(listeners.collect::<io::Result<_>>()?)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_that_could_be_guessed_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("secret");
-        for (bytes, accepted) in [(0, false), (MIN_SECRET_BYTES - 1, false), (MIN_SECRET_BYTES, true)] {
-            std::fs::write(&path, vec![7; bytes]).expect("a file");
-            let keys = endpoint_keys(&path).map(drop).map_err(|error| error.to_string());
-            assert_eq!(keys.is_ok(), accepted, "{bytes} bytes: {keys:?}");
-            assert!(keys.is_ok() || keys.is_err_and(|error| error.contains("--endpoint-key-file")));
-        }
-    }
 }

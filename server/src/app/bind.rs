@@ -1,0 +1,125 @@
+//! Binds what agents and clients connect to, with the certificates that this takes.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use konnectivity_process::listen::is_missing_family;
+use konnectivity_transport::{
+    budget::MemoryBudget,
+    endpoint::{BindError, EndpointKeys, ServerEndpoint},
+    tls::{self, Identity, TUNNEL_ALPN},
+};
+use rustls::RootCertStore;
+use socket2::SockRef;
+
+use crate::{
+    accept::listener::{Listener, tls as listener_tls},
+    config::{Agents, Config, Frontend},
+    worker::Worker,
+};
+
+/// How long bytes to an agent over TCP may be without an acknowledgement, as in the reference.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The TCP listeners for agents, if there are to be any.
+///
+/// # Errors
+/// What could not be loaded or bound.
+pub(super) fn grpc_agents(
+    agents: &Agents,
+    identity: &Identity,
+    roots: Option<Arc<RootCertStore>>,
+) -> Result<Vec<Listener>> {
+    let Some(grpc) = &agents.grpc else { return Ok(Vec::new()) };
+    let settings = listener_tls::settings(identity, roots, &grpc.terms).context("--cluster-cert and --cluster-key")?;
+    let listen = |socket: std::net::TcpListener| {
+        // Connections inherit it.
+        SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        Listener::tls(socket, settings.clone())
+    };
+    Ok(agents.listen.bind_tcp()?.into_iter().map(listen).collect::<io::Result<_>>()?)
+}
+
+/// The UDP sockets for agents.
+///
+/// # Errors
+/// What could not be loaded or bound.
+pub(super) fn quic_agents(
+    config: &Config,
+    identity: &Identity,
+    roots: Option<Arc<RootCertStore>>,
+    worker: &Worker,
+    budget: &Arc<MemoryBudget>,
+) -> Result<Vec<Arc<ServerEndpoint>>> {
+    let agents = &config.agents;
+    let keys = match &agents.endpoint_key_file {
+        Some(path) => endpoint_keys(path)?,
+        None => EndpointKeys::from_identity(identity),
+    };
+    // The socket belongs to the runtime of the worker that is to receive its packets.
+    let _runtime = worker.handle().enter();
+    let mut endpoints = Vec::new();
+    for address in &agents.listen.addresses {
+        let settings =
+            tls::server_config(identity, roots.clone(), TUNNEL_ALPN).context("--cluster-cert and --cluster-key")?;
+        match ServerEndpoint::bind(*address, settings, &keys, &config.quic, budget.clone()) {
+            Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
+            Err(BindError::Socket { source, .. }) if agents.listen.all_interfaces && is_missing_family(&source) => {
+                tracing::info!(%address, "this machine does not have this address family");
+            }
+            Err(error) => return Err(error).context("--agent-port"),
+        }
+    }
+    Ok(endpoints)
+}
+
+/// Bytes that a secret must have, so that nobody can guess the keys made from it.
+const MIN_SECRET_BYTES: usize = 32;
+
+fn endpoint_keys(path: &Path) -> Result<EndpointKeys> {
+    let secret =
+        std::fs::read(path).with_context(|| format!("cannot read {} of --endpoint-key-file", path.display()))?;
+    anyhow::ensure!(
+        secret.len() >= MIN_SECRET_BYTES,
+        "{} of --endpoint-key-file has {} bytes; put at least {MIN_SECRET_BYTES} random bytes into it",
+        path.display(),
+        secret.len()
+    );
+    Ok(EndpointKeys::from_secret(&secret))
+}
+
+/// The listeners for clients.
+///
+/// # Errors
+/// What could not be loaded or bound.
+pub(super) fn frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
+    match frontend {
+        Frontend::Unix(unix) => Ok(vec![Listener::unix(&unix.path, unix.delete_existing).context("--uds-name")?]),
+        Frontend::Tcp(tcp) => {
+            let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
+            let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
+            let settings =
+                listener_tls::settings(&identity, Some(roots), &tcp.terms).context("--server-cert and --server-key")?;
+            let sockets = tcp.listen.bind_tcp()?;
+            let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
+            Ok(listeners.collect::<io::Result<_>>()?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_could_be_guessed_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        for (bytes, accepted) in [(0, false), (MIN_SECRET_BYTES - 1, false), (MIN_SECRET_BYTES, true)] {
+            std::fs::write(&path, vec![7; bytes]).expect("a file");
+            let keys = endpoint_keys(&path).map(drop).map_err(|error| error.to_string());
+            assert_eq!(keys.is_ok(), accepted, "{bytes} bytes: {keys:?}");
+            assert!(keys.is_ok() || keys.is_err_and(|error| error.contains("--endpoint-key-file")));
+        }
+    }
+}
