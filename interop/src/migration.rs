@@ -42,6 +42,9 @@ pub struct Options {
     /// Clients keep using the server that is being replaced, instead of being sent to the other one before.
     #[arg(long)]
     pub in_place: bool,
+    /// Agents before servers, and after them on the way back.
+    #[arg(long)]
+    pub agents_first: bool,
     /// The load runs for so long before and after each replacement.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub settle: f64,
@@ -69,7 +72,7 @@ impl Entry {
 }
 
 /// The whole way and back: servers first, and last on the way back.
-const STEPS: [(Part, Make); 8] = [
+const SERVERS_FIRST: [(Part, Make); 8] = [
     (Part::Server(0), Make::Ours),
     (Part::Server(1), Make::Ours),
     (Part::Agent(0), Make::Ours),
@@ -78,6 +81,18 @@ const STEPS: [(Part, Make); 8] = [
     (Part::Agent(1), Make::Go),
     (Part::Server(0), Make::Go),
     (Part::Server(1), Make::Go),
+];
+
+/// The other order: this project's agents meet servers of the reference.
+const AGENTS_FIRST: [(Part, Make); 8] = [
+    (Part::Agent(0), Make::Ours),
+    (Part::Agent(1), Make::Ours),
+    (Part::Server(0), Make::Ours),
+    (Part::Server(1), Make::Ours),
+    (Part::Server(0), Make::Go),
+    (Part::Server(1), Make::Go),
+    (Part::Agent(0), Make::Go),
+    (Part::Agent(1), Make::Go),
 ];
 
 /// Goes the whole way and back, and prints a row for each step as it ends.
@@ -108,7 +123,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let mut rows = vec![Row::new("the reference everywhere", &cluster, traffic.take(), None).await];
     println!("{}", report::head());
     println!("{}", rows[0]);
-    for (part, make) in STEPS {
+    for (part, make) in if options.agents_first { AGENTS_FIRST } else { SERVERS_FIRST } {
         let whole = replace(&mut cluster, &traffic, part, make, options.in_place).await;
         let whole = whole.with_context(|| format!("{} by {}", part.name(), make_name(make)))?;
         sleep(settle).await;

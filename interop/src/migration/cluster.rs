@@ -17,9 +17,9 @@ use crate::peer::process::Process;
 use crate::peer::{Frontend, Mode, ports};
 
 /// What Kubernetes calls the grace period of a pod: behind it comes SIGKILL. (There it is 30 s.)
-const GRACE: Duration = Duration::from_secs(4);
+const GRACE: Duration = Duration::from_secs(6);
 
-/// How long our programs let dials run on after SIGTERM. It has to be less than the grace period.
+/// How long our programs let dials run on after SIGTERM. What is left of the grace period is for a busy machine.
 const DRAIN: &str = "--graceful-shutdown-timeout=2s";
 
 /// By then, every agent has found every server again.
