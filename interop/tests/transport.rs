@@ -223,7 +223,7 @@ async fn a_silent_udp_port_gets_a_few_packets_from_a_new_port_each_time() {
 
 #[tokio::test]
 async fn our_server_is_reached_over_quic() {
-    let pair = Pair::start(Options::unix()).await.unwrap();
+    let pair = Pair::start(Options::unix().agent(["--transport=auto"])).await.unwrap();
     let agent = &pair.agents[0];
     let text = ready(agent).await;
     assert!(text.contains("[+]transport ok: server server-1 over quic since 20"), "{text}");
