@@ -18,6 +18,9 @@ pub trait Carrier: Sized + Send + 'static {
     /// How many servers there are, as this one says. 0 when it does not.
     fn server_count(&self) -> u32;
 
+    /// Where the server is, as this end sees it.
+    fn remote(&self) -> SocketAddr;
+
     /// What the admin pages show of it.
     fn handle(&self) -> Handle;
 

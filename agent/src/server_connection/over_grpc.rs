@@ -1,7 +1,7 @@
 //! The life of one gRPC connection: serve dials, tell the server when the agent drains or QUIC has taken over, and close
 //! when the last dial has ended.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use konnectivity_process::connections::GrpcFacts;
 use konnectivity_transport::id::ServerId;
@@ -37,6 +37,10 @@ impl Carrier for OverGrpc {
 
     fn server_count(&self) -> u32 {
         self.connection.server_count()
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.connection.remote()
     }
 
     fn handle(&self) -> Handle {

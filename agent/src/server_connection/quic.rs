@@ -155,6 +155,10 @@ impl Carrier for QuicConnection {
         self.server_count
     }
 
+    fn remote(&self) -> SocketAddr {
+        self.connection.remote()
+    }
+
     fn handle(&self) -> Handle {
         Handle::Quic(self.connection.clone())
     }

@@ -5,7 +5,7 @@ use std::{future::pending, pin::Pin, sync::Arc};
 use konnectivity_transport::{error::with_sources, id::ServerId};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{
     QuicAttempt, Shared,
@@ -23,9 +23,13 @@ pub(super) struct Server<C> {
 }
 
 impl<C: Carriers> Server<C> {
+    fn span(&self, transport: Transport, carrier: &impl Carrier) -> Span {
+        tracing::info_span!("connection", server_id = %self.id, remote_addr = %carrier.remote(), %transport)
+    }
+
     /// Serves over QUIC until that is lost.
     pub(super) async fn over_quic(&self, quic: C::Quic, why: &Why) {
-        let span = tracing::info_span!("connection", server_id = %self.id, transport = "quic");
+        let span = self.span(Transport::Quic, &quic);
         span.in_scope(|| tracing::info!(reason = why.text, "serving over QUIC"));
         let _in_use = self.shared.served.begin(&self.id, Transport::Quic, quic.handle(), why);
         let end = quic.serve(self.drains.clone()).instrument(span).await;
@@ -39,7 +43,7 @@ impl<C: Carriers> Server<C> {
         why: &Why,
         attempt: Option<QuicAttempt<C>>,
     ) -> Option<(C::Quic, Why)> {
-        let span = tracing::info_span!("connection", server_id = %self.id, transport = "grpc");
+        let span = self.span(Transport::Grpc, &grpc);
         span.in_scope(|| match why.reason {
             Reason::Configured => tracing::info!(reason = why.text, "serving over gRPC"),
             _ => tracing::warn!(reason = why.text, "serving over gRPC, until QUIC works"),

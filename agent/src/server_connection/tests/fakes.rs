@@ -92,9 +92,13 @@ impl Carrier for Fake {
         1
     }
 
+    fn remote(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8091))
+    }
+
     fn handle(&self) -> Handle {
         let world = self.world.clone();
-        let remote = SocketAddr::from(([127, 0, 0, 1], 8091));
+        let remote = self.remote();
         let facts = move |open_dials| GrpcFacts { remote, age: Duration::ZERO, open_dials, untaken_bytes: 0 };
         Handle::Grpc(Arc::new(move || facts(*world.grpc_dials.borrow())))
     }
@@ -134,6 +138,10 @@ macro_rules! carrier {
 
             fn server_count(&self) -> u32 {
                 self.0.server_count()
+            }
+
+            fn remote(&self) -> SocketAddr {
+                self.0.remote()
             }
 
             fn handle(&self) -> Handle {
