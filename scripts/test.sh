@@ -23,6 +23,8 @@ step "quick start"
 scripts/quickstart.sh --debug --size 100
 step "real clients"
 scripts/interop.sh --quick
+step "the reference's own tests"
+scripts/suite.sh --quick
 step "fuzz targets, ${FUZZ_SECONDS:-5} s each"
 scripts/fuzz.sh "${FUZZ_SECONDS:-5}"
 if command -v cargo-deny >/dev/null; then

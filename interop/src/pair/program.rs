@@ -1,6 +1,6 @@
 //! One started program with its log in memory.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,6 +14,9 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use super::POLL;
+
+/// How often a program is tried to be started that somebody has open for writing.
+const BUSY_TRIES: u32 = 100;
 
 /// What Rust says of a panic. No test is good in which a program has said it.
 const PANIC: &str = "panicked at ";
@@ -193,15 +196,24 @@ fn spawn(command: &[String], user: Option<u32>, log: &mut Log) -> anyhow::Result
     if let Some(user) = user {
         command.uid(user).gid(user);
     }
-    let mut child = command
+    command
         .args(arguments)
         .env_remove("PROXY_SERVER_ID")
         .env_remove("PROXY_AGENT_ID")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {path}"))?;
+        .stderr(Stdio::piped());
+    let mut tries = 0;
+    let mut child = loop {
+        match command.spawn() {
+            // A program that was copied just now: what other tests start at this moment may have it open for an instant.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES => {
+                tries += 1;
+                std::thread::sleep(POLL);
+            }
+            child => break child.with_context(|| format!("cannot start {path}"))?,
+        }
+    };
     log.follow(child.stdout.take());
     log.follow(child.stderr.take());
     Ok(child)

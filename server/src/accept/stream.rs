@@ -222,6 +222,14 @@ impl Socket for PeerStream {
         }
     }
 
+    fn is_closed(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.is_closed(),
+            Kind::Unix(stream) => stream.is_closed(),
+            Kind::Tls(stream) => stream.get_ref().0.stream().is_ok_and(Socket::is_closed),
+        }
+    }
+
     fn reset_on_close(&self) {
         match &self.0 {
             Kind::Tcp(stream) => stream.reset_on_close(),

@@ -124,12 +124,17 @@ async fn dials_to_one_name_wait_for_one_thread() {
     let _let_go = LetGo(stuck.clone());
     let lookups = stuck.lookups(1);
     let mut dials = JoinSet::new();
+    let begun = Arc::<AtomicUsize>::default();
     for number in 0..100 {
-        let lookups = lookups.clone();
+        let (lookups, begun) = (lookups.clone(), begun.clone());
         let name = if number == 0 { "slow.example" } else { "fast.example" };
-        dials.spawn(async move { lookups.addresses(name).await });
+        dials.spawn(async move {
+            begun.fetch_add(1, SeqCst);
+            lookups.addresses(name).await
+        });
     }
-    until(|| stuck.asked() == 1 && lookups.lock().len() == 2).await;
+    until(|| stuck.asked() == 1 && begun.load(SeqCst) == 100).await;
+    assert_eq!(lookups.lock().len(), 2);
     stuck.let_go();
     while let Some(dial) = dials.join_next().await {
         dial.unwrap().expect("found");

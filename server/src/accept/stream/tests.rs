@@ -312,3 +312,12 @@ fn both_forms_can_be_sent_to_other_threads() {
     assert_send::<PeerStream>();
     assert_send::<DetachedPeer>();
 }
+
+#[tokio::test]
+async fn a_unix_client_that_is_gone_is_told_from_one_that_has_ended_its_half() {
+    let (stream, mut peer) = pair(Over::Unix).await;
+    peer.shutdown().await.unwrap();
+    assert!(!stream.is_closed());
+    drop(peer);
+    assert!(stream.is_closed());
+}

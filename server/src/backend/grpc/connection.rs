@@ -151,7 +151,8 @@ impl Serving {
             Err(refusal) => return stream.refuse(refusal),
         };
         let number = self.first.take().unwrap_or_else(|| self.shared.port.placement.number());
-        let connect = Connect { shared: self.shared.clone(), number, agent_id, identifiers, stream };
+        let writes_all = hello::writes_all(request);
+        let connect = Connect { shared: self.shared.clone(), number, agent_id, identifiers, writes_all, stream };
         let token = self.rpcs.token();
         let serve = async move {
             connect.serve().await;

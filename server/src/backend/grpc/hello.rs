@@ -44,6 +44,11 @@ fn values(request: &Request, name: &str) -> Vec<String> {
     request.all(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
 }
 
+/// Whether the agent is one of this project, which writes what it has before it closes a target.
+pub fn writes_all(request: &Request) -> bool {
+    request.field(b"user-agent").is_some_and(|agent| agent.starts_with(b"konnectivity-quic/"))
+}
+
 /// What an accepted agent is told, before its first packet.
 pub fn answer(server_id: &ServerId, server_count: u32) -> Answer {
     accepted().and(SERVER_ID, server_id.as_str()).and(SERVER_COUNT, &server_count.to_string())
@@ -95,6 +100,13 @@ mod tests {
         let escape = refusal(&[("agentid", "a"), ("agentidentifiers", "host=%zz")]);
         assert!(escape.starts_with("fail to parse url encoded string: "), "{escape}");
         assert!(refusal(&[("agentid", "")]).contains("id is empty"));
+    }
+
+    #[test]
+    fn agents_of_this_project_are_known() {
+        assert!(writes_all(&headers(&[("user-agent", "konnectivity-quic/0.1.0")])));
+        assert!(!writes_all(&headers(&[("user-agent", "grpc-go/1.83.0")])));
+        assert!(!writes_all(&headers(&[])));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Connect {
     pub(super) number: u64,
     pub(super) agent_id: AgentId,
     pub(super) identifiers: Identifiers,
+    /// It writes what it has before it closes a target.
+    pub(super) writes_all: bool,
     pub(super) stream: Stream<PacketBuf>,
 }
 
@@ -88,12 +90,16 @@ impl Connect {
     /// # Cancel safety
     /// Cancelling ends every dial and resets the stream.
     pub async fn serve(self) {
-        let Self { shared, number, agent_id, identifiers, stream } = self;
+        let Self { shared, number, agent_id, identifiers, writes_all, stream } = self;
         let port = shared.port.clone();
         let _counted = port.metrics.agent_stream();
         // The headers go before the agent can be picked, as in the reference: it waits for them without a limit.
         let Ok(stream) = AgentStream::open(stream, hello::answer(&port.server_id, port.server_count)) else { return };
-        let link = Link::new(port.link.clone(), port.budget.clone());
+        let mut settings = port.link.clone();
+        if writes_all {
+            settings.close_pause = Duration::ZERO;
+        }
+        let link = Link::new(settings, port.budget.clone());
         let agent = GrpcAgent::new(link, shared.remote);
         let _lost = LoseOnDrop(agent.clone());
         let carrier = Carrier::Grpc(agent.clone());
