@@ -209,6 +209,7 @@ fn spawn(command: &[String], user: Option<u32>, log: &mut Log) -> anyhow::Result
             // A program that was copied just now: what other tests start at this moment may have it open for an instant.
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES => {
                 tries += 1;
+                #[allow(clippy::disallowed_methods, reason = "programs are started outside of any task's turn")]
                 std::thread::sleep(POLL);
             }
             child => break child.with_context(|| format!("cannot start {path}"))?,
