@@ -6,7 +6,7 @@
 //!                                           `-- scenario(cell)                `-- open: both ends of a dial
 //! ```
 //!
-//! - [`column`]: server, agent, carrier and front; [`scenario`]: what is done with them.
+//! - [`mod@column`]: server, agent, carrier and front; [`scenario`]: what is done with them.
 //! - [`options`], [`plan`]: what was asked for, and the jobs that come of it.
 //! - [`runner`]: runs jobs side by side; [`cell`]: what a scenario has in its hand.
 //! - [`fleet`], [`programs`]: servers and agents of either make; [`logs`]: what they logged; [`balancer`]: one address

@@ -17,7 +17,7 @@
 //! - [`open`]: an established dial with both its ends.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
-//! - [`reference`]: the agent of the Go reference.
+//! - [`mod@reference`]: the agent of the Go reference.
 //! - [`raw`]: QUIC peers that do what they should not.
 //! - [`until`](fn@until): waits for a condition.
 

@@ -2,7 +2,7 @@
 //!
 //! The library's controllers take each loss for congestion (NewReno, Cubic), so that one packet lost in a hundred
 //! leaves them a fortieth of a link of 100 Mbit/s at 50 ms, or overshoot (its BBR, which its authors call
-//! experimental). [`Model`](model::Model) is ours, for links that lose packets by themselves and have more buffer than
+//! experimental). `Model` is ours, for links that lose packets by themselves and have more buffer than
 //! is good:
 //!
 //! - It knows the path by what it measures: the delivery rate (`rate`), the round trip without a queue (`delay`), and

@@ -47,7 +47,7 @@ pub enum DecodeError {
         /// Bytes that were announced.
         length: u32,
     },
-    /// A message of another form than Go gives to DATA is longer than [`MAX_GATHERED_BYTES`].
+    /// A message of another form than Go gives to DATA is longer than what is held whole.
     #[error(
         "received message larger than max ({length} vs. {MAX_GATHERED_BYTES}) for anything but DATA as Go encodes it"
     )]
