@@ -76,7 +76,7 @@ impl Case {
             Kind::Bulk(..) => of.min(3),
             Kind::Idle(_) => of.min(2),
             Kind::Stalled(..) if subject == Subject::Go => 1,
-            Kind::Stalled(_, 64) => 2 * of - 1,
+            Kind::Stalled(_, 64) if subject != Subject::Direct => 2 * of - 1,
             Kind::Stalled(..) => of.min(3),
         }
     }

@@ -14,7 +14,7 @@ use crate::load::Window;
 use crate::peer::Make;
 
 /// Rounds of a whole run.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 4;
 
 /// Cases that a quick look leaves out.
 const LEFT_OUT: [&str; 4] = ["bulk/to-client/8", "bulk/to-target/8", "idle/10000", "stall/readers/1"];
@@ -31,7 +31,7 @@ pub struct Options {
     /// Measure only this subject; may be given several times.
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Vec<Subject>,
-    /// How many times everything is measured [default: 5; memory 2, bulk on 8 dials 3, 64 stalled dials 9; with --quick 1]
+    /// How many times everything is measured [default: 4; memory 2, bulk on 8 dials 3, 64 stalled dials 7; with --quick 1]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
     /// How long each measurement counts [default: 2, with --quick 0.7]
@@ -100,7 +100,7 @@ impl Options {
     pub fn rounds_text(&self) -> String {
         match self.rounds {
             None if !self.quick => {
-                format!("{ROUNDS}; memory 2, bulk on 8 dials 3, beside 64 stalled dials 9, Go beside stalled dials 1")
+                format!("{ROUNDS}; memory 2, bulk on 8 dials 3, beside 64 stalled dials 7, Go beside stalled dials 1")
             }
             _ => self.rounds().to_string(),
         }
@@ -252,10 +252,10 @@ mod tests {
         let rounds = |arguments: &[&str], subject| {
             CASES.iter().map(|case| options(arguments).rounds_of(case, subject)).collect::<Vec<_>>()
         };
-        assert_eq!(rounds(&[], Subject::Ours), [5, 3, 5, 3, 5, 5, 5, 5, 2, 2, 3, 9, 9]);
-        assert_eq!(rounds(&[], Subject::Go), [5, 3, 5, 3, 5, 5, 5, 5, 2, 2, 1, 1, 1]);
-        assert_eq!(rounds(&[], Subject::Direct), [5, 3, 5, 3, 5, 5, 5, 5, 0, 0, 3, 9, 9]);
-        assert_eq!(rounds(&[], Subject::GoAgent), [5, 0, 5, 0, 5, 5, 0, 5, 0, 0, 0, 0, 0]);
+        assert_eq!(rounds(&[], Subject::Ours), [4, 3, 4, 3, 4, 4, 4, 4, 2, 2, 3, 7, 7]);
+        assert_eq!(rounds(&[], Subject::Go), [4, 3, 4, 3, 4, 4, 4, 4, 2, 2, 1, 1, 1]);
+        assert_eq!(rounds(&[], Subject::Direct), [4, 3, 4, 3, 4, 4, 4, 4, 0, 0, 3, 3, 3]);
+        assert_eq!(rounds(&[], Subject::GoAgent), [4, 0, 4, 0, 4, 4, 0, 4, 0, 0, 0, 0, 0]);
         assert_eq!(rounds(&["--rounds", "4"], Subject::Ours), [4; CASES.len()]);
         assert_eq!(rounds(&["--quick"], Subject::Ours), [1; CASES.len()]);
     }
