@@ -354,7 +354,8 @@ impl Link {
         let unpaid = freed.min(state.owed);
         state.owed -= unpaid;
         self.0.budget.release(freed - unpaid);
-        if state.pressure.shrunk(before, after) {
+        let is_paid = unpaid > 0 && state.owed == 0;
+        if state.pressure.shrunk(before, after) || is_paid {
             self.0.relieved.notify_waiters();
         }
     }

@@ -115,7 +115,10 @@ impl LinkDial {
     pub(super) fn close(&self, error: &str) {
         let mut guard = self.link.lock();
         let state = &mut *guard;
-        if let Some(entry) = state.dials.get_mut(&self.connect_id) {
+        if let Some(entry) = state.dials.get_mut(&self.connect_id)
+            // A server's dial that its agent has closed needs no answer.
+            && !(self.role() == Role::Server && entry.end.is_some())
+        {
             state.outbox.close(self.connect_id, entry, closing_packet(self.role(), self.connect_id, error));
             let (writer, down) = (state.writer.take(), entry.down.take());
             drop(guard);
@@ -127,6 +130,17 @@ impl LinkDial {
     /// Whether the bytes that were pushed are on their way.
     pub(super) fn is_flushed(&self) -> bool {
         self.link.lock().dials.get(&self.connect_id).is_none_or(|entry| entry.out.is_empty())
+    }
+
+    /// Bytes that may wait for the dial before it slows the others.
+    pub(super) fn buffer(&self) -> usize {
+        self.link.0.settings.dial_buffer
+    }
+
+    /// Whether the peer has closed the dial, or was told of its close.
+    pub(super) fn is_closing(&self) -> bool {
+        let state = self.link.lock();
+        state.dials.get(&self.connect_id).is_none_or(|entry| entry.end.is_some() || entry.out.is_closing())
     }
 
     /// Whether more waits than the dial's buffer is for.
@@ -253,9 +267,14 @@ impl Drop for LinkDial {
             state.closing.push_back(self.connect_id);
             if state.closing.len() > MAX_CLOSING
                 && let Some(oldest) = state.closing.pop_front()
-                && state.dials.get(&oldest).is_some_and(|entry| entry.detached && entry.out.is_over())
+                && let Some(entry) = state.dials.get(&oldest).filter(|entry| entry.detached)
             {
-                state.dials.remove(&oldest);
+                if entry.out.is_over() {
+                    state.dials.remove(&oldest);
+                } else {
+                    // Its close has not left yet.
+                    state.closing.push_back(oldest);
+                }
             }
         }
         let writer = state.writer.take();

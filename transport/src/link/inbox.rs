@@ -26,8 +26,9 @@ const CATCH_UP: Duration = Duration::from_millis(100);
 /// What a piece counts for at least: it has a place in a queue and a counter of its own.
 const PIECE_COST: usize = 128;
 
-/// Bytes that are copied rather than kept with the read buffer that they are part of.
-const COPIED_BYTES: usize = 1024;
+/// Bytes that are copied rather than kept with the read buffer that they are part of, which may be 64 KiB: what is held is
+/// at most eight times what is counted.
+const COPIED_BYTES: usize = 8 * 1024;
 
 /// Bytes of one dial, in order.
 #[derive(Debug, Default)]

@@ -149,15 +149,17 @@ impl Outbox {
             return Some(Next { kind, packet: PacketBuf::control(&packet), of_dial: None });
         }
         loop {
-            let (connect_id, class) = match self.interactive.pop_front() {
-                Some(connect_id) => (connect_id, Class::Interactive),
-                None => (self.bulk.pop_front()?, Class::Bulk),
+            let connect_id = match self.interactive.pop_front() {
+                Some(connect_id) => connect_id,
+                None => self.bulk.pop_front()?,
             };
             // A dial may be gone, and its place in the queue not.
             let Some(entry) = dials.get_mut(&connect_id) else { continue };
             entry.out.queued = false;
             let Some((kind, packet)) = entry.out.take(connect_id, room) else { continue };
             if !entry.out.is_empty() {
+                // What it has sent by now counts: one that is never empty would keep the place that it once had.
+                let class = entry.flow.attain(0);
                 self.queue(connect_id, entry, class);
             }
             return Some(Next { kind, packet, of_dial: Some(connect_id) });

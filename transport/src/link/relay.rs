@@ -221,58 +221,121 @@ async fn room<S: Socket>(edge: &Edge<S>, dial: &LinkDial) -> io::Result<bool> {
 
 async fn copy_down<S: Socket>(edge: &Edge<S>, dial: &LinkDial, hold_until_read: bool) -> Down {
     let mut hold = hold_until_read;
+    let mut patience = Patience::default();
     loop {
-        let batch = poll_fn(|cx| dial.poll_batch(cx)).await;
-        if std::mem::take(&mut hold) {
-            edge.peer_has_read().await;
-        }
-        match batch {
+        let next = poll_fn(|cx| dial.poll_batch(cx)).await;
+        let hold = std::mem::take(&mut hold);
+        match next {
             Ok(batch) => {
                 let bytes = batch.len();
-                if let Err(end) = write(edge, dial, batch).await {
+                if let Err(end) = write(edge, dial, batch, hold, &mut patience).await {
                     return end;
                 }
                 dial.flow().count_received(bytes);
             }
             Err(End::Lost(reason)) => return Down::Lost(reason),
-            Err(End::Closed(error)) => {
-                if error.is_empty() && edge.shutdown().await.is_err() {
-                    edge.write_failed.store(true, Ordering::Relaxed);
+            Err(End::Closed(error)) if error.is_empty() => {
+                let shutdown = pin!(async {
+                    if hold {
+                        edge.peer_has_read().await;
+                    }
+                    edge.shutdown().await
+                });
+                match guarded(dial, shutdown, &mut patience).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => edge.write_failed.store(true, Ordering::Relaxed),
+                    Err(end) => return end,
                 }
                 return Down::Closed(error);
             }
+            Err(End::Closed(error)) => return Down::Closed(error),
         }
     }
 }
 
-/// Writes a batch. While the socket takes nothing the dial counts as stalled, and can be ended.
-async fn write<S: Socket>(edge: &Edge<S>, dial: &LinkDial, mut batch: Batch) -> Result<(), Down> {
-    let failed = |error| {
+/// What a dial has taken since its buffer is full: one that takes next to nothing would hold up all others of its stream.
+#[derive(Default)]
+struct Patience {
+    since: Option<Instant>,
+    taken: u64,
+}
+
+impl Patience {
+    /// Whether the dial has had its time, and has not taken an eighth of its buffer in it.
+    fn is_over(&mut self, dial: &LinkDial, now: Instant) -> bool {
+        if !dial.is_over_buffer() {
+            self.since = None;
+            return false;
+        }
+        let taken = dial.flow().bytes_received();
+        let begin = *self.since.get_or_insert_with(|| {
+            self.taken = taken;
+            now
+        });
+        if now.duration_since(begin) < STALL_LIMIT {
+            return false;
+        }
+        if taken - self.taken < dial.buffer() as u64 / 8 {
+            return true;
+        }
+        (self.since, self.taken) = (Some(now), taken);
+        false
+    }
+}
+
+/// Writes a batch.
+async fn write<S: Socket>(
+    edge: &Edge<S>,
+    dial: &LinkDial,
+    mut batch: Batch,
+    hold: bool,
+    patience: &mut Patience,
+) -> Result<(), Down> {
+    let flow = dial.flow().clone();
+    let write = pin!(async {
+        if hold {
+            edge.peer_has_read().await;
+        }
+        poll_fn(|cx| {
+            let before = batch.written();
+            let written = edge.poll_write(cx, &mut batch);
+            if written.is_pending() && batch.written() > before {
+                flow.progressed();
+            }
+            written
+        })
+        .await
+    });
+    guarded(dial, write, patience).await?.map_err(|error| {
         edge.write_failed.store(true, Ordering::Relaxed);
         Down::SocketClosed(error)
-    };
-    let flow = dial.flow().clone();
-    let mut write = pin!(poll_fn(|cx| {
-        let before = batch.written();
-        let written = edge.poll_write(cx, &mut batch);
-        if written.is_pending() && batch.written() > before {
-            flow.progressed();
-        }
-        written
-    }));
-    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-        return done.map_err(failed);
+    })
+}
+
+/// Waits for an operation on the socket. While it takes nothing the dial counts as stalled, and can be ended.
+async fn guarded<O: Future<Output = io::Result<()>>>(
+    dial: &LinkDial,
+    mut operation: Pin<&mut O>,
+    patience: &mut Patience,
+) -> Result<io::Result<()>, Down> {
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await {
+        return Ok(done);
     }
     let _stalled = Stalled::begin(dial);
     loop {
         tokio::select! {
             biased;
-            done = &mut write => return done.map_err(failed),
+            done = &mut operation => return Ok(done),
             () = dial.flow().evicted() => return Err(Down::OverBudget),
             () = tokio::time::sleep(CHECK) => {}
         }
-        let stalled = dial.flow().stalled_for(Instant::now()).unwrap_or_default();
-        if stalled >= STALL_LIMIT && dial.slow_dial() == SlowDial::Close && dial.is_over_buffer() {
+        let now = Instant::now();
+        if patience.is_over(dial, now) && dial.slow_dial() == SlowDial::Close {
+            return Err(Down::Stalled);
+        }
+        let stalled = dial.flow().stalled_for(now).unwrap_or_default();
+        // Nobody else ends a target that takes nothing when its client is gone.
+        if stalled >= STALL_LIMIT && dial.role() == Role::Agent && dial.is_closing() {
             return Err(Down::Stalled);
         }
         if stalled >= LINGER

@@ -67,10 +67,21 @@ struct End {
 }
 
 impl End {
-    fn new(mut dial: LinkDial) -> Self {
+    fn new(dial: LinkDial) -> Self {
         let (near, socket) = UnixStream::pair().unwrap();
+        Self::of(dial, near, socket, Start::default())
+    }
+
+    /// Its peer has an answer to read before anything else may come.
+    fn answered(dial: LinkDial) -> Self {
+        let (near, socket) = UnixStream::pair().unwrap();
+        near.try_write(b"answer").unwrap();
+        Self::of(dial, near, socket, Start { hold_until_read: true, ..Start::default() })
+    }
+
+    fn of(mut dial: LinkDial, near: UnixStream, socket: UnixStream, start: Start) -> Self {
         let relay = tokio::spawn(async move {
-            let outcome = dial.relay(near, Start::default()).await;
+            let outcome = dial.relay(near, start).await;
             dial.delivered().await;
             outcome
         });
@@ -224,12 +235,9 @@ async fn a_client_that_is_reset_while_its_dial_is_blocked_is_seen() {
 #[tokio::test]
 async fn a_dial_that_takes_nothing_does_not_stop_the_others() {
     let ends = Ends::new();
-    let (stalled, mut source) = ends.dial(1);
+    let (stalled, source) = ends.dial(1);
     let (mut client, mut target) = ends.dial(2);
-    let flood = tokio::spawn(async move {
-        let bytes = pattern(64 * 1024);
-        while source.socket.write_all(&bytes).await.is_ok() {}
-    });
+    let flood = flood(source);
     until(|| ends.server.held_bytes() > BUFFER).await;
     for _ in 0..50 {
         client.socket.write_all(b"ping").await.unwrap();
@@ -243,6 +251,70 @@ async fn a_dial_that_takes_nothing_does_not_stop_the_others() {
     assert_eq!(stalled.outcome().await, Outcome::Stalled);
     assert_eq!(ends.budget.used(), 0);
     flood.abort();
+}
+
+/// The answer is all that such a client was given, and nothing else may be sent to it.
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_ended() {
+    let ends = Ends::new();
+    let client = End::answered(ends.server.open(1).unwrap());
+    let flood = flood(End::new(ends.agent.open(1).unwrap()));
+    assert_eq!(client.outcome().await, Outcome::Stalled);
+    assert_eq!(ends.budget.used(), 0);
+    flood.abort();
+}
+
+/// Whoever takes a little now and then stops the stream as well as one that takes nothing.
+#[tokio::test]
+async fn a_client_that_takes_next_to_nothing_is_ended() {
+    let ends = Ends::new();
+    let (End { mut socket, relay }, target) = ends.dial(1);
+    let flood = flood(target);
+    let trickle = tokio::spawn(async move {
+        let mut bytes = [0; 1024];
+        while socket.read(&mut bytes).await.is_ok_and(|bytes| bytes > 0) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    assert_eq!(timeout(LIMIT, relay).await.expect("it goes on").unwrap(), Outcome::Stalled);
+    flood.abort();
+    trickle.abort();
+}
+
+/// One that takes more than that goes on, however slow it is.
+#[tokio::test]
+async fn a_client_that_is_slow_is_served() {
+    let ends = Ends::new();
+    let (End { mut socket, relay }, target) = ends.dial(1);
+    let flood = flood(target);
+    let mut bytes = vec![0; 16 * 1024];
+    let end = Instant::now() + STALL_LIMIT + Duration::from_secs(3);
+    while Instant::now() < end {
+        socket.read_exact(&mut bytes).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!relay.is_finished());
+    flood.abort();
+}
+
+/// Nobody else is left to end it.
+#[tokio::test]
+async fn a_target_that_takes_nothing_does_not_outlive_its_client_for_ever() {
+    let ends = Ends::new();
+    let (End { mut socket, relay: _ }, target) = ends.dial(1);
+    // More than its socket takes, and less than what slows the stream.
+    socket.write_all(&pattern(BUFFER * 3 / 2)).await.unwrap();
+    until(|| ends.agent.held_bytes() > 0).await;
+    drop(socket);
+    assert_eq!(target.outcome().await, Outcome::Stalled);
+}
+
+/// Sends for ever.
+fn flood(mut from: End) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let bytes = pattern(64 * 1024);
+        while from.socket.write_all(&bytes).await.is_ok() {}
+    })
 }
 
 #[tokio::test]
@@ -331,6 +403,31 @@ fn dials_take_turns_and_those_that_send_little_go_first() {
     // The first bytes of each dial count as little.
     assert!(key <= 4 && close > key && close <= 8, "{order:?}");
     assert_eq!(order.iter().filter(|packet| **packet == (PacketType::Data, full)).count(), 8);
+}
+
+/// It was new once, and has never been without something to send since.
+#[test]
+fn a_dial_that_always_has_more_gets_no_more_than_its_turn() {
+    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let (old, new) = (link.open(1).unwrap(), link.open(2).unwrap());
+    let full = Bytes::from(vec![0; outbox::DATA_BYTES]);
+    for _ in 0..4 {
+        old.push(full.clone());
+    }
+    while next(&link).is_some() {}
+    new.push(full.clone());
+    new.push(full.clone());
+    old.push(full.clone());
+    old.push(full.slice(1..));
+    let mut of_old = 0;
+    for _ in 0..10 {
+        let (_, bytes) = next(&link).unwrap();
+        if bytes == outbox::DATA_BYTES - 1 {
+            of_old += 1;
+        }
+        new.push(full.clone());
+    }
+    assert_eq!(of_old, 1);
 }
 
 #[test]

@@ -36,6 +36,9 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
 /// Room that is asked for in HTTP/2: twice the largest packet.
 const ROOM_BYTES: usize = 64 * 1024;
 
+/// How long the reading side has to say how the server has ended the call.
+const READER_FIRST: Duration = Duration::from_secs(1);
+
 /// A packet for a dial's bytes is not made smaller than this for want of room; what does not fit waits in HTTP/2.
 const SMALLEST_ROOM: usize = 1024;
 
@@ -205,6 +208,7 @@ async fn write(
             biased;
             next = poll_fn(|cx| link.poll_send(cx, room)) => next,
             () = &mut closing => None,
+            () = over(stream) => return Err(GrpcLost::Ended),
         };
         match next {
             Some((kind, packet)) => {
@@ -217,6 +221,13 @@ async fn write(
             }
         }
     }
+}
+
+/// Returns when the server has ended the call, a little after the reading side has, which says how. That side may wait for
+/// a target that takes nothing.
+async fn over(stream: &mut SendStream<PacketBuf>) {
+    let _ = poll_fn(|cx| stream.poll_reset(cx)).await;
+    sleep(READER_FIRST).await;
 }
 
 /// Waits until the server and HTTP/2's buffer have room.

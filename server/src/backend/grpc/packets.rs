@@ -82,14 +82,15 @@ fn answer(agent: &GrpcAgent, response: DialResponse, metrics: &Metrics) {
         }
         return;
     };
-    let answer = match agent.link.open(connect_id) {
-        _ if !error.is_empty() => Err(AskError::Refused(error)),
-        Ok(dial) => Ok(dial),
-        Err(_) if connect_id == 0 => Err(AskError::Refused(NO_CONNECTION.to_owned())),
-        Err(_) => {
+    let answer = if !error.is_empty() {
+        Err(AskError::Refused(error))
+    } else if connect_id == 0 {
+        Err(AskError::Refused(NO_CONNECTION.to_owned()))
+    } else {
+        agent.link.open(connect_id).map_err(|_| {
             tracing::warn!(connect_id, "an agent has answered two dials with one connection");
-            Err(AskError::Refused(TAKEN.to_owned()))
-        }
+            AskError::Refused(TAKEN.to_owned())
+        })
     };
     // A dial whose client has left by now is dropped here, and so closed.
     let _ = waiting.send(answer);

@@ -38,6 +38,9 @@ use crate::{
 /// Bytes of room that are asked for at a time: more than one DATA packet has.
 const ROOM_BYTES: usize = 64 * 1024;
 
+/// Bytes that a packet may have whatever room there is.
+const SMALLEST_ROOM: usize = 1024;
+
 /// Packets that are sent, or pieces that are taken, before the other tasks of the thread have their turn.
 const A_TURN: usize = 64;
 
@@ -228,7 +231,8 @@ async fn write(agent: &GrpcAgent, stream: &AgentStream, metrics: &Metrics) -> En
 
 /// Sends one packet. `None`: there will be no more.
 fn poll_write(cx: &mut Context<'_>, agent: &GrpcAgent, stream: &AgentStream) -> Poll<io::Result<Option<PacketType>>> {
-    let room = ready!(stream.poll_room(cx, ROOM_BYTES))?;
+    // A few bytes of room are no reason for a packet of a few bytes: what is beyond the window waits in HTTP/2.
+    let room = ready!(stream.poll_room(cx, ROOM_BYTES))?.max(SMALLEST_ROOM);
     let next = match agent.requests.poll_request(cx) {
         Poll::Ready(request) => Some((PacketType::DialReq, PacketBuf::control(&request))),
         Poll::Pending => match agent.link.poll_send(cx, room) {
