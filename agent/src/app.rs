@@ -15,7 +15,7 @@ use konnectivity_transport::{
     budget::MemoryBudget,
     control::HELLO_LIMIT,
     endpoint::HANDSHAKE_LIMIT,
-    link::{LinkSettings, Role},
+    mux::{MuxSettings, Role},
     tls::{self, Identity, TUNNEL_ALPN},
     wire::code::ConnectionCode,
 };
@@ -201,7 +201,7 @@ fn grpc_connector(config: &Config, tls: &rustls::ClientConfig, budget: Arc<Memor
         agent_id: config.agent_id.clone(),
         identifiers: config.identifiers_query.clone(),
         keep_alive: settings.keep_alive,
-        link: LinkSettings {
+        mux: MuxSettings {
             role: Role::Agent,
             dial_buffer: settings.dial_buffer,
             slow_dial: settings.slow_dials,

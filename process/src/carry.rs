@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use konnectivity_transport::{
     DialFlow,
     dial::OpenDial,
-    link::LinkDial,
+    mux::MuxDial,
     relay::{Outcome, Start, relay},
     socket::Socket,
     wire::code::StreamCode,
@@ -58,24 +58,24 @@ impl Carried for OpenDial {
     }
 }
 
-impl Carried for LinkDial {
+impl Carried for MuxDial {
     fn relay<S: Socket + Send>(&mut self, socket: S, start: Start) -> impl Future<Output = Outcome> + Send {
-        LinkDial::relay(self, socket, start)
+        MuxDial::relay(self, socket, start)
     }
 
     async fn stop(&mut self) {
-        LinkDial::stop(self);
+        MuxDial::stop(self);
     }
 
     /// Dropping it closes it.
     fn abort(&mut self) {}
 
     async fn delivered(&mut self) {
-        LinkDial::delivered(self).await;
+        MuxDial::delivered(self).await;
     }
 
     fn flow(&self) -> &Arc<DialFlow> {
-        LinkDial::flow(self)
+        MuxDial::flow(self)
     }
 }
 

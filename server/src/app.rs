@@ -15,7 +15,7 @@ use konnectivity_process::{
 use konnectivity_transport::{
     budget::MemoryBudget,
     endpoint::ServerEndpoint,
-    link::{LinkSettings, Role},
+    mux::{MuxSettings, Role},
     tls::{self, Identity},
     wire::code::ConnectionCode,
 };
@@ -116,7 +116,7 @@ impl Parts {
                 server_count: config.server_count,
                 registry: registry.clone(),
                 placement,
-                link: LinkSettings {
+                mux: MuxSettings {
                     role: Role::Server,
                     dial_buffer: grpc.dial_buffer,
                     slow_dial: grpc.slow_dials,

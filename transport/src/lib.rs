@@ -25,7 +25,7 @@ pub mod error;
 mod flow;
 pub mod id;
 pub mod identifier;
-pub mod link;
+pub mod mux;
 pub mod packet;
 pub mod relay;
 pub mod settings;

@@ -32,7 +32,7 @@ use crate::{
     buffer::{ReadBuffer, Size},
     connection::{ConnectionLost, shared::Shared},
     dial::OpenDial,
-    link::STALL_LIMIT,
+    mux::STALL_LIMIT,
     socket::Socket,
     stream::{ReceiveError, ReceiveHalf, SendError, SendHalf},
     wire::code::StreamCode,

@@ -1,7 +1,7 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use konnectivity_process::{log_file::Destination, logging::Format, testing};
-use konnectivity_transport::link::SlowDial;
+use konnectivity_transport::mux::SlowDial;
 use tempfile::TempDir;
 
 use super::{transport::GrpcSettings, *};

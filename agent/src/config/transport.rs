@@ -8,7 +8,7 @@ use konnectivity_process::{
     problems::Problems,
     proxy_environment::{HttpProxy, http_proxy_for},
 };
-use konnectivity_transport::link::SlowDial;
+use konnectivity_transport::mux::SlowDial;
 
 use crate::{
     options::Options,

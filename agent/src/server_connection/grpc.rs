@@ -2,7 +2,7 @@
 //! client of TCP, TLS and HTTP/2 (compat 1.3 to 1.6, 2, and 6).
 //!
 //! ```text
-//! connect (TCP, http_proxy, TLS, HTTP/2, RPC) --> stream (packets in and out, PINGs) <--> link (one order for all dials)
+//! connect (TCP, http_proxy, TLS, HTTP/2, RPC) --> stream (packets in and out, PINGs) <--> mux (one order for all dials)
 //!                                                    |                                        |
 //!                                                    +--> dials (DIAL_REQ: target) --> relay -+
 //! ```
@@ -29,7 +29,7 @@ use konnectivity_process::proxy_environment::HttpProxy;
 use konnectivity_transport::{
     budget::MemoryBudget,
     id::{AgentId, ServerId},
-    link::{Link, LinkSettings},
+    mux::{Mux, MuxSettings},
     packet::Packet,
 };
 use tokio_util::sync::CancellationToken;
@@ -60,7 +60,7 @@ pub struct GrpcConnector {
     /// Silence after which a server is asked for a sign of life. Servers of the reference do not like to be asked often.
     pub keep_alive: Duration,
     /// How dials share a connection.
-    pub link: LinkSettings,
+    pub mux: MuxSettings,
     /// What all connections together may hold.
     pub budget: Arc<MemoryBudget>,
     /// The last conn id that was given out. One for the process: servers of the reference know a connection by agent id
@@ -89,7 +89,7 @@ pub struct GrpcConnection {
     server_count: u32,
     remote: SocketAddr,
     keep_alive: Duration,
-    link: Link,
+    mux: Mux,
     pending: Pending,
     next_connect_id: Arc<AtomicI64>,
     /// Taken by [`Self::serve`].
@@ -115,7 +115,7 @@ impl GrpcConnection {
             server_count,
             remote,
             keep_alive: connector.keep_alive,
-            link: Link::new(connector.link.clone(), connector.budget.clone()),
+            mux: Mux::new(connector.mux.clone(), connector.budget.clone()),
             pending: Pending::default(),
             next_connect_id: connector.next_connect_id.clone(),
             carrier: Mutex::new(Some(carrier)),
@@ -142,18 +142,18 @@ impl GrpcConnection {
 
     /// Dials that are connecting or connected.
     pub fn open_dials(&self) -> usize {
-        self.pending.len() + self.link.open_dials()
+        self.pending.len() + self.mux.open_dials()
     }
 
     /// Bytes that have come and that dials have not taken.
     pub fn untaken_bytes(&self) -> usize {
-        self.link.held_bytes()
+        self.mux.held_bytes()
     }
 
     /// Tells the server to prefer other agents. What it asks for all the same is served. Only the first call counts.
     pub fn drain(&self) {
         if !self.drained.swap(true, Ordering::Relaxed) {
-            self.link.send(Packet::drain());
+            self.mux.send(Packet::drain());
         }
     }
 
@@ -176,13 +176,13 @@ impl GrpcConnection {
         let Some(carrier) = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return GrpcLost::ClosedHere;
         };
-        let abandoned = LoseOnDrop(&self.link);
+        let abandoned = LoseOnDrop(&self.mux);
         let metrics = dials.metrics.clone();
-        let (link, pending, next_connect_id) = (self.link.clone(), self.pending.clone(), self.next_connect_id.clone());
-        let incoming = Incoming { link, pending, dials, next_connect_id };
+        let (mux, pending, next_connect_id) = (self.mux.clone(), self.pending.clone(), self.next_connect_id.clone());
+        let incoming = Incoming { mux, pending, dials, next_connect_id };
         let terms = Terms { closing: &self.closing, server_drains: &self.server_drains, keep_alive: self.keep_alive };
         let lost = stream::carry(carrier, &incoming, terms).await;
-        self.link.lose(lost.to_string());
+        self.mux.lose(lost.to_string());
         drop(abandoned);
         metrics.stream_lost(lost.code());
         lost
@@ -190,7 +190,7 @@ impl GrpcConnection {
 }
 
 /// Ends dials whose connection is dropped by the way.
-struct LoseOnDrop<'a>(&'a Link);
+struct LoseOnDrop<'a>(&'a Mux);
 
 impl Drop for LoseOnDrop<'_> {
     fn drop(&mut self) {

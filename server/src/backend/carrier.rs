@@ -9,7 +9,7 @@ use std::sync::{
 use konnectivity_transport::{
     connection::Connection,
     dial::OpenDial,
-    link::LinkDial,
+    mux::MuxDial,
     stream::{MessageError, ReceiveError, SendMessageError},
     wire::{
         code::StreamCode,
@@ -34,7 +34,7 @@ pub enum Connected {
     /// Over QUIC.
     Quic(OpenDial),
     /// Over gRPC.
-    Grpc(LinkDial),
+    Grpc(MuxDial),
 }
 
 /// Why an agent has not connected a target.

@@ -2,9 +2,9 @@
 //! (compat 1 and 2).
 //!
 //! ```text
-//! connection (HTTP/2, PINGs) -- rpc -- read:  stream -> packets -> link, requests
-//!                                  \-- write: requests, link -> stream
-//! dial -- agent -- requests (asked, not answered) -- link (connected)
+//! connection (HTTP/2, PINGs) -- rpc -- read:  stream -> packets -> mux, requests
+//!                                  \-- write: requests, mux -> stream
+//! dial -- agent -- requests (asked, not answered) -- mux (connected)
 //! ```
 
 pub mod agent;
@@ -18,7 +18,7 @@ mod stream;
 
 use std::{sync::Arc, time::Duration};
 
-use konnectivity_transport::{budget::MemoryBudget, id::ServerId, link::LinkSettings};
+use konnectivity_transport::{budget::MemoryBudget, id::ServerId, mux::MuxSettings};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -42,7 +42,7 @@ pub struct Port {
     /// Where connections are placed.
     pub placement: Arc<Placement>,
     /// How dials share a stream.
-    pub link: LinkSettings,
+    pub mux: MuxSettings,
     /// What pays for what dials do not take.
     pub budget: Arc<MemoryBudget>,
     /// How long nothing may come from an agent until it is pinged.

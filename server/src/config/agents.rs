@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use konnectivity_process::{byte_size::ByteSize, check, listen::Listen, problems::Problems};
-use konnectivity_transport::link::SlowDial;
+use konnectivity_transport::mux::SlowDial;
 
 use super::kubernetes;
 use crate::{accept::listener::tls::Terms, options::Options};

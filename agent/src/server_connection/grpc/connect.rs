@@ -157,7 +157,7 @@ pub(super) async fn connect(
     let io = timeout(HANDSHAKE_LIMIT, open(connector, remote)).await;
     let io = io.map_err(|_| GrpcConnectError::Timeout { remote, limit: HANDSHAKE_LIMIT, waited_for })??;
     let waited_for = "the answer to AgentService/Connect";
-    let call = timeout(HELLO_LIMIT, call(io, request, remote, window(connector.link.dial_buffer))).await;
+    let call = timeout(HELLO_LIMIT, call(io, request, remote, window(connector.mux.dial_buffer))).await;
     call.map_err(|_| GrpcConnectError::Timeout { remote, limit: HELLO_LIMIT, waited_for })?
 }
 

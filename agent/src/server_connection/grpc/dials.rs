@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use konnectivity_process::{carry::Established, dial_record::DialRecord};
 use konnectivity_transport::{
-    link::{Link, LinkDial},
+    mux::{Mux, MuxDial},
     packet::{DialRequest, Packet, PacketType, Payload, message::Event},
     relay::Start,
     wire::{code::StreamCode, message::DialErrorKind},
@@ -34,7 +34,7 @@ const MAX_ERROR_BYTES: usize = 2048;
 /// The dials of one connection. Clones are handles to the same ones.
 #[derive(Clone)]
 pub(super) struct Incoming {
-    pub(super) link: Link,
+    pub(super) mux: Mux,
     pub(super) pending: Pending,
     pub(super) dials: Dials,
     /// The last conn id that was given out, in the whole process.
@@ -63,8 +63,8 @@ impl Incoming {
     fn data(&self, connect_id: i64, bytes: Bytes, first: bool) {
         if connect_id == 0 {
             tracing::debug!("bytes for no connection are dropped");
-        } else if self.link.receive(connect_id, bytes).is_err() && first {
-            self.link.send(Packet::close_response(connect_id, "unrecognized connectID"));
+        } else if self.mux.receive(connect_id, bytes).is_err() && first {
+            self.mux.send(Packet::close_response(connect_id, "unrecognized connectID"));
         }
     }
 
@@ -74,8 +74,8 @@ impl Incoming {
             (Some(PacketType::DialReq), _) => self.dial(DialRequest::default()),
             (Some(PacketType::DialCls), Some(Payload::CloseDial(close))) => self.pending.give_up(close.random),
             (Some(PacketType::CloseReq), Some(Payload::CloseRequest(close))) => {
-                if self.link.close_received(close.connect_id, "").is_err() {
-                    self.link.send(Packet::close_response(close.connect_id, "Unknown connectID"));
+                if self.mux.close_received(close.connect_id, "").is_err() {
+                    self.mux.send(Packet::close_response(close.connect_id, "Unknown connectID"));
                 }
             }
             (kind, _) => tracing::debug!(?kind, number = packet.r#type, "a packet that is not for agents is ignored"),
@@ -97,14 +97,14 @@ impl Incoming {
             Err(refusal) => {
                 tracing::warn!(dial_id = random, %refusal, "a dial is refused");
                 self.dials.metrics.dial_failed(DialErrorKind::NoResources);
-                self.link.send(Packet::dial_failed(random, refusal.to_string()));
+                self.mux.send(Packet::dial_failed(random, refusal.to_string()));
             }
         }
     }
 
     /// Serves one dial to its end.
     async fn serve(self, request: DialRequest, connect_id: i64, ticket: Ticket) {
-        let Self { link, dials, .. } = self;
+        let Self { mux, dials, .. } = self;
         let DialRequest { protocol, address, random } = request;
         let mut record = DialRecord::start(random.cast_unsigned(), &address, dials.metrics.clone());
         record.carried_by(dials.server.clone());
@@ -114,21 +114,21 @@ impl Incoming {
                 record.finish("cancelled", Some("the client has given the dial up"), 0, 0);
                 return;
             }
-            reason = link.lost() => {
+            reason = mux.lost() => {
                 record.finish("connection_lost", Some(&reason), 0, 0);
                 return;
             }
             () = dials.stop.cancelled() => {
-                link.send(Packet::dial_failed(random, StreamCode::DrainDeadline.meaning()));
+                mux.send(Packet::dial_failed(random, StreamCode::DrainDeadline.meaning()));
                 record.finish("drain_deadline", Some(StreamCode::DrainDeadline.meaning()), 0, 0);
                 return;
             }
         };
         match connected {
-            Ok(socket) => match link.open(connect_id) {
+            Ok(socket) => match mux.open(connect_id) {
                 Ok(dial) => {
                     drop(ticket);
-                    link.send(Packet::connected(random, connect_id));
+                    mux.send(Packet::connected(random, connect_id));
                     run(socket, dial, record, &dials).await;
                 }
                 // Numbers are given out once only, for as long as 63 bits last.
@@ -136,14 +136,14 @@ impl Incoming {
             },
             Err(error) => {
                 dials.metrics.dial_failed(error.kind);
-                link.send(Packet::dial_failed(random, shortened(&error.text)));
+                mux.send(Packet::dial_failed(random, shortened(&error.text)));
                 record.finish("dial_failed", Some(&error.text), 0, 0);
             }
         }
     }
 }
 
-async fn run(socket: TcpStream, dial: LinkDial, record: DialRecord<Metrics>, dials: &Dials) {
+async fn run(socket: TcpStream, dial: MuxDial, record: DialRecord<Metrics>, dials: &Dials) {
     dials.metrics.dial_connected(record.started().elapsed());
     let guard = dials.metrics.endpoint_connection();
     let (socket, start, stop) = (HeldBack::new(socket), Start::default(), dials.stop.clone());

@@ -10,7 +10,7 @@ use std::{
 
 use h2::{Ping, PingPong, RecvStream, SendStream, client};
 use konnectivity_transport::{
-    link::Link,
+    mux::Mux,
     packet::{frame::PacketBuf, message::Decoder},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -58,7 +58,7 @@ pub(super) struct Terms<'a> {
     pub(super) keep_alive: Duration,
 }
 
-/// Carries packets until the stream has ended, and says how. The dials are told by their link, after that.
+/// Carries packets until the stream has ended, and says how. The dials are told by their mux, after that.
 ///
 /// # Cancel safety
 /// Dropping the future drops the connection.
@@ -69,7 +69,7 @@ pub(super) async fn carry(carrier: Carrier, incoming: &Incoming, terms: Terms<'_
     let undriven = AtomicBool::new(false);
     let lost = {
         let mut reading = pin!(read(&mut receive, window as usize, incoming, &heard));
-        let mut writing = pin!(write(&mut send, &incoming.link, terms.closing, &incoming.dials.metrics));
+        let mut writing = pin!(write(&mut send, &incoming.mux, terms.closing, &incoming.dials.metrics));
         let mut driving = pin!(drive(&mut connection, &mut requests, terms.server_drains, &undriven));
         let keep_alive = pin!(keep_alive(pings, terms.keep_alive, &heard));
         let over = tokio::select! {
@@ -171,7 +171,7 @@ async fn read(stream: &mut RecvStream, window: usize, incoming: &Incoming, heard
                 Err(error) => return error.into(),
             }
         }
-        let mut relief = pin!(incoming.link.relief());
+        let mut relief = pin!(incoming.mux.relief());
         let slowed = poll_fn(|cx| Poll::Ready(relief.as_mut().poll(cx).is_pending())).await;
         // What is on its way to a stream that is read slowly delays everybody.
         let kept = if slowed { window.saturating_sub(SLOW_WINDOW) } else { window / RELEASES_PER_WINDOW };
@@ -197,7 +197,7 @@ async fn read(stream: &mut RecvStream, window: usize, incoming: &Incoming, heard
 /// Gives packets to HTTP/2 as there is room for them. Ends the stream when nothing is left and `closing` is cancelled.
 async fn write(
     stream: &mut SendStream<PacketBuf>,
-    link: &Link,
+    mux: &Mux,
     closing: &CancellationToken,
     metrics: &Metrics,
 ) -> Result<(), GrpcLost> {
@@ -206,7 +206,7 @@ async fn write(
         let room = room(stream).await?.max(SMALLEST_ROOM);
         let next = tokio::select! {
             biased;
-            next = poll_fn(|cx| link.poll_send(cx, room)) => next,
+            next = poll_fn(|cx| mux.poll_send(cx, room)) => next,
             () = &mut closing => None,
             () = over(stream) => return Err(GrpcLost::Ended),
         };

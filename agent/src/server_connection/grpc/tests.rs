@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use konnectivity_transport::{
-    link::{Role, SlowDial},
+    mux::{Role, SlowDial},
     packet::{
         PacketType, Payload,
         message::{Decoder, Event, encode},
@@ -71,7 +71,7 @@ impl Port {
             agent_id: AgentId::new("agent 1".to_owned()).unwrap(),
             identifiers: "host=node&ipv4=10.0.0.7".to_owned(),
             keep_alive: Duration::from_secs(3600),
-            link: LinkSettings {
+            mux: MuxSettings {
                 role: Role::Agent,
                 dial_buffer: 1 << 20,
                 slow_dial: SlowDial::Close,

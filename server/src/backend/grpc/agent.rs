@@ -8,7 +8,7 @@ use std::{
 
 use konnectivity_process::connections::GrpcFacts;
 use konnectivity_transport::{
-    link::{Link, LinkDial},
+    mux::{Mux, MuxDial},
     packet::Packet,
     stream::SendMessageError,
     wire::{
@@ -24,7 +24,7 @@ use crate::backend::carrier::AskError;
 #[derive(Debug, Clone)]
 pub struct GrpcAgent {
     /// The dials that are connected.
-    pub link: Link,
+    pub mux: Mux,
     /// The dials that are not yet.
     pub requests: Arc<Requests>,
     /// Where the agent is.
@@ -35,8 +35,8 @@ pub struct GrpcAgent {
 
 impl GrpcAgent {
     /// An agent that has just come.
-    pub fn new(link: Link, remote: SocketAddr) -> Self {
-        Self { link, requests: Arc::default(), remote, since: Instant::now() }
+    pub fn new(mux: Mux, remote: SocketAddr) -> Self {
+        Self { mux, requests: Arc::default(), remote, since: Instant::now() }
     }
 
     /// Asks the agent for a target. See [`Carrier::ask`](crate::backend::carrier::Carrier::ask). The agent's own limit for
@@ -47,7 +47,7 @@ impl GrpcAgent {
     ///
     /// # Cancel safety
     /// Dropping the future gives the dial up, and the agent is told.
-    pub async fn ask(&self, request: DialRequest, sent: &Arc<AtomicBool>) -> Result<LinkDial, AskError> {
+    pub async fn ask(&self, request: DialRequest, sent: &Arc<AtomicBool>) -> Result<MuxDial, AskError> {
         let size = request.address.len();
         if size > MAX_DIAL_REQUEST_BYTES {
             let error = EncodeError::TooLarge { size, max: MAX_DIAL_REQUEST_BYTES };
@@ -57,7 +57,7 @@ impl GrpcAgent {
         let dial_id = request.dial_id.cast_signed();
         let tell = |given_up| {
             if given_up == GivenUp::Sent {
-                self.link.send(Packet::close_dial(dial_id));
+                self.mux.send(Packet::close_dial(dial_id));
             }
         };
         self.requests.ask(dial_id, request.address, sent, tell).await
@@ -65,7 +65,7 @@ impl GrpcAgent {
 
     /// Dials that are connected or wait for their answer.
     pub fn open_dials(&self) -> usize {
-        self.link.open_dials() + self.requests.count()
+        self.mux.open_dials() + self.requests.count()
     }
 
     /// What is known of it, for the admin page.
@@ -74,7 +74,7 @@ impl GrpcAgent {
             remote: self.remote,
             age: self.since.elapsed(),
             open_dials: self.open_dials(),
-            untaken_bytes: self.link.held_bytes(),
+            untaken_bytes: self.mux.held_bytes(),
         }
     }
 
@@ -82,6 +82,6 @@ impl GrpcAgent {
     pub fn lose(&self, reason: impl Into<Arc<str>>) {
         let reason = reason.into();
         self.requests.lose(&reason);
-        self.link.lose(reason);
+        self.mux.lose(reason);
     }
 }

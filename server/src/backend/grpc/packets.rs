@@ -22,9 +22,9 @@ pub fn take(agent: &GrpcAgent, event: Event, metrics: &Metrics, drain: impl FnOn
             if first {
                 metrics.packet(Segment::FromAgent, PacketType::Data);
             }
-            let is_unknown = agent.link.receive(connect_id, bytes).is_err();
+            let is_unknown = agent.mux.receive(connect_id, bytes).is_err();
             if is_unknown && first && connect_id != 0 {
-                agent.link.send(Packet::close_request(connect_id));
+                agent.mux.send(Packet::close_request(connect_id));
             }
         }
         Event::Packet(packet) => {
@@ -47,7 +47,7 @@ pub fn take(agent: &GrpcAgent, event: Event, metrics: &Metrics, drain: impl FnOn
                 (Some(PacketType::CloseRsp), payload) => {
                     let CloseResponse { error, connect_id } = close_response(payload);
                     // A dial that is closed already needs no close.
-                    let _ = agent.link.close_received(connect_id, &error);
+                    let _ = agent.mux.close_received(connect_id, &error);
                 }
                 (Some(PacketType::Drain), _) => drain(),
                 // What only a client sends, or what a later version does.
@@ -77,8 +77,8 @@ fn answer(agent: &GrpcAgent, response: DialResponse, metrics: &Metrics) {
     let Some(waiting) = agent.requests.answered(random) else {
         metrics.dial_failed(DialFailure::UnrecognizedResponse);
         // The connection of a dial that lives is left alone: somebody has it.
-        if connect_id != 0 && agent.link.receive(connect_id, Bytes::new()).is_err() {
-            agent.link.send(Packet::close_request(connect_id));
+        if connect_id != 0 && agent.mux.receive(connect_id, Bytes::new()).is_err() {
+            agent.mux.send(Packet::close_request(connect_id));
         }
         return;
     };
@@ -87,7 +87,7 @@ fn answer(agent: &GrpcAgent, response: DialResponse, metrics: &Metrics) {
     } else if connect_id == 0 {
         Err(AskError::Refused(NO_CONNECTION.to_owned()))
     } else {
-        agent.link.open(connect_id).map_err(|_| {
+        agent.mux.open(connect_id).map_err(|_| {
             tracing::warn!(connect_id, "an agent has answered two dials with one connection");
             AskError::Refused(TAKEN.to_owned())
         })

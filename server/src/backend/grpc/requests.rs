@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use konnectivity_transport::{link::LinkDial, packet::Packet};
+use konnectivity_transport::{mux::MuxDial, packet::Packet};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::backend::carrier::AskError;
@@ -21,7 +21,7 @@ const MAX_WAITING: usize = 4096;
 /// Numbers in the order of sending that belong to nobody any more before they are thrown out.
 const STALE: usize = 64;
 
-type Answer = Result<LinkDial, AskError>;
+type Answer = Result<MuxDial, AskError>;
 
 /// The dials of one stream that wait for an answer.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::{
 use konnectivity_transport::{
     id::AgentId,
     identifier::Identifiers,
-    link::Link,
+    mux::Mux,
     packet::{
         PacketType,
         frame::PacketBuf,
@@ -98,12 +98,12 @@ impl Connect {
         let _counted = port.metrics.agent_stream();
         // The headers go before the agent can be picked, as in the reference: it waits for them without a limit.
         let Ok(stream) = AgentStream::open(stream, hello::answer(&port.server_id, port.server_count)) else { return };
-        let mut settings = port.link.clone();
+        let mut settings = port.mux.clone();
         if writes_all {
             settings.close_pause = Duration::ZERO;
         }
-        let link = Link::new(settings, port.budget.clone());
-        let agent = GrpcAgent::new(link, shared.remote);
+        let mux = Mux::new(settings, port.budget.clone());
+        let agent = GrpcAgent::new(mux, shared.remote);
         let _lost = LoseOnDrop(agent.clone());
         let carrier = Carrier::Grpc(agent.clone());
         let backend = Arc::new(Backend::new(&agent_id, identifiers, number, carrier, shared.worker.clone()));
@@ -161,7 +161,7 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &Ag
         backend.drain();
     };
     let mut decoder = Decoder::default();
-    let mut credit = Credit::new(STREAM_WINDOW as usize, shared.port.link.dial_buffer);
+    let mut credit = Credit::new(STREAM_WINDOW as usize, shared.port.mux.dial_buffer);
     let (mut turn, mut since_relief) = (0, 0);
     loop {
         let bytes = match poll_fn(|cx| stream.poll_data(cx)).await {
@@ -196,7 +196,7 @@ async fn read(shared: &Shared, agent: &GrpcAgent, backend: &Backend, stream: &Ag
 /// Waits until more may be read, or until nothing more will come than what is here already. Whether there was anything to
 /// wait for.
 async fn relief(agent: &GrpcAgent, stream: &AgentStream, metrics: &Metrics) -> bool {
-    let mut relief = pin!(agent.link.relief());
+    let mut relief = pin!(agent.mux.relief());
     if poll_fn(|cx| Poll::Ready(relief.as_mut().poll(cx).is_ready())).await {
         return false;
     }
@@ -235,7 +235,7 @@ fn poll_write(cx: &mut Context<'_>, agent: &GrpcAgent, stream: &AgentStream) -> 
     let room = ready!(stream.poll_room(cx, ROOM_BYTES))?.max(SMALLEST_ROOM);
     let next = match agent.requests.poll_request(cx) {
         Poll::Ready(request) => Some((PacketType::DialReq, PacketBuf::control(&request))),
-        Poll::Pending => match agent.link.poll_send(cx, room) {
+        Poll::Pending => match agent.mux.poll_send(cx, room) {
             Poll::Ready(next) => next,
             Poll::Pending => return Poll::Pending,
         },

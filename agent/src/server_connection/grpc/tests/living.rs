@@ -102,8 +102,8 @@ async fn a_connection_that_is_cut_ends_everything() {
 #[tokio::test]
 async fn a_connection_that_is_cut_while_a_target_takes_nothing_ends_everything() {
     let mut port = Port::new().await;
-    port.connector.link.dial_buffer = 64 * 1024;
-    port.connector.link.slow_dial = SlowDial::Wait;
+    port.connector.mux.dial_buffer = 64 * 1024;
+    port.connector.mux.slow_dial = SlowDial::Wait;
     let (mut agent, mut server) = port.served().await;
     let (listener, address) = target().await;
     let (stalled, accepted) = tokio::join!(server.dial(&address, 7), listener.accept());

@@ -9,14 +9,14 @@ use std::{
 use bytes::Buf;
 use konnectivity_transport::{
     budget::MemoryBudget,
-    link::{Link, LinkDial, LinkSettings, Role, SlowDial},
+    mux::{Mux, MuxDial, MuxSettings, Role, SlowDial},
     packet::{Data, message::Decoder},
     wire::message::DialRequest,
 };
 
 use super::*;
 
-type Ask = Pin<Box<dyn Future<Output = Result<LinkDial, AskError>>>>;
+type Ask = Pin<Box<dyn Future<Output = Result<MuxDial, AskError>>>>;
 
 struct Scene {
     agent: GrpcAgent,
@@ -30,14 +30,14 @@ fn cx() -> Context<'static> {
 
 impl Scene {
     fn new() -> Self {
-        let settings = LinkSettings {
+        let settings = MuxSettings {
             role: Role::Server,
             dial_buffer: 1 << 20,
             slow_dial: SlowDial::Close,
             close_pause: Duration::ZERO,
         };
-        let link = Link::new(settings, MemoryBudget::new(1 << 30));
-        let agent = GrpcAgent::new(link, "127.0.0.1:1".parse().unwrap());
+        let mux = Mux::new(settings, MemoryBudget::new(1 << 30));
+        let agent = GrpcAgent::new(mux, "127.0.0.1:1".parse().unwrap());
         Self { agent, metrics: Metrics::new(), drains: Cell::new(0) }
     }
 
@@ -60,7 +60,7 @@ impl Scene {
     }
 
     /// A dial that is connected.
-    fn connected(&self, dial_id: u64, connect_id: i64) -> LinkDial {
+    fn connected(&self, dial_id: u64, connect_id: i64) -> MuxDial {
         let mut ask = self.asked(dial_id);
         self.take(Packet::connected(dial_id.cast_signed(), connect_id));
         answer_of(&mut ask).unwrap()
@@ -69,7 +69,7 @@ impl Scene {
     /// What is to be sent to the agent.
     fn sent(&self) -> Vec<Packet> {
         let mut decoder = Decoder::default();
-        while let Poll::Ready(Some((_, mut packet))) = self.agent.link.poll_send(&mut cx(), 1 << 20) {
+        while let Poll::Ready(Some((_, mut packet))) = self.agent.mux.poll_send(&mut cx(), 1 << 20) {
             let bytes = packet.copy_to_bytes(packet.remaining());
             decoder.push(bytes);
         }
@@ -87,7 +87,7 @@ impl Scene {
     }
 }
 
-fn answer_of(ask: &mut Ask) -> Result<LinkDial, AskError> {
+fn answer_of(ask: &mut Ask) -> Result<MuxDial, AskError> {
     match ask.as_mut().poll(&mut cx()) {
         Poll::Ready(answer) => answer,
         Poll::Pending => panic!("no answer"),

@@ -1,4 +1,4 @@
-//! Copies between a dial of a link and a socket. The table is at [`LinkDial::relay`].
+//! Copies between a dial of a mux and a socket. The table is at [`MuxDial::relay`].
 
 use std::{
     future::poll_fn,
@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{LinkDial, Role, STALL_LIMIT, SlowDial, dial::End};
+use super::{MuxDial, Role, STALL_LIMIT, SlowDial, dial::End};
 use crate::{
     batch::Batch,
     buffer::{ReadBuffer, Size},
@@ -54,7 +54,7 @@ enum Down {
     Lost(Arc<str>),
 }
 
-pub(super) async fn relay<S: Socket>(dial: &LinkDial, socket: S, start: Start) -> Outcome {
+pub(super) async fn relay<S: Socket>(dial: &MuxDial, socket: S, start: Start) -> Outcome {
     let mut edge = Edge::new(socket);
     let (up, down) = {
         let up = pin!(copy_up(&edge, dial, start.early));
@@ -66,7 +66,7 @@ pub(super) async fn relay<S: Socket>(dial: &LinkDial, socket: S, start: Start) -
 
 async fn join<S: Socket>(
     edge: &Edge<S>,
-    dial: &LinkDial,
+    dial: &MuxDial,
     mut up: Pin<&mut impl Future<Output = Up>>,
     mut down: Pin<&mut impl Future<Output = Down>>,
 ) -> (Option<Up>, Option<Down>) {
@@ -104,7 +104,7 @@ struct Quiet {
 
 impl Quiet {
     /// Whether it is time to close the dial.
-    fn look<S: Socket>(&mut self, edge: &Edge<S>, dial: &LinkDial) -> Option<Down> {
+    fn look<S: Socket>(&mut self, edge: &Edge<S>, dial: &MuxDial) -> Option<Down> {
         let now = Instant::now();
         let (is_closed, is_aborted) = {
             let mut socket = edge.lock();
@@ -129,7 +129,7 @@ impl Quiet {
 }
 
 /// Ends what is still open, and says how the dial ended.
-async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &LinkDial, up: Option<Up>, down: Option<Down>) -> Outcome {
+async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &MuxDial, up: Option<Up>, down: Option<Down>) -> Outcome {
     match (up, down) {
         (_, Some(Down::Lost(reason))) => Outcome::ConnectionLost(ConnectionLost::Transport(reason.to_string())),
         (_, Some(Down::Stalled)) => {
@@ -170,7 +170,7 @@ async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &LinkDial, up: Option<Up>
     }
 }
 
-async fn copy_up<S: Socket>(edge: &Edge<S>, dial: &LinkDial, early: Bytes) -> Up {
+async fn copy_up<S: Socket>(edge: &Edge<S>, dial: &MuxDial, early: Bytes) -> Up {
     dial.push(early);
     let mut size = Size::SMALLEST;
     loop {
@@ -206,7 +206,7 @@ async fn copy_up<S: Socket>(edge: &Edge<S>, dial: &LinkDial, early: Bytes) -> Up
 
 /// Waits until bytes may be sent, unless the dial is over. Meanwhile a reset of the socket is looked for, which no read
 /// would show.
-async fn room<S: Socket>(edge: &Edge<S>, dial: &LinkDial) -> io::Result<bool> {
+async fn room<S: Socket>(edge: &Edge<S>, dial: &MuxDial) -> io::Result<bool> {
     loop {
         tokio::select! {
             biased;
@@ -219,7 +219,7 @@ async fn room<S: Socket>(edge: &Edge<S>, dial: &LinkDial) -> io::Result<bool> {
     }
 }
 
-async fn copy_down<S: Socket>(edge: &Edge<S>, dial: &LinkDial, hold_until_read: bool) -> Down {
+async fn copy_down<S: Socket>(edge: &Edge<S>, dial: &MuxDial, hold_until_read: bool) -> Down {
     let mut hold = hold_until_read;
     let mut patience = Patience::default();
     loop {
@@ -262,7 +262,7 @@ struct Patience {
 
 impl Patience {
     /// Whether the dial has had its time, and has not taken an eighth of its buffer in it.
-    fn is_over(&mut self, dial: &LinkDial, now: Instant) -> bool {
+    fn is_over(&mut self, dial: &MuxDial, now: Instant) -> bool {
         if !dial.is_over_buffer() {
             self.since = None;
             return false;
@@ -286,7 +286,7 @@ impl Patience {
 /// Writes a batch.
 async fn write<S: Socket>(
     edge: &Edge<S>,
-    dial: &LinkDial,
+    dial: &MuxDial,
     mut batch: Batch,
     hold: bool,
     patience: &mut Patience,
@@ -314,7 +314,7 @@ async fn write<S: Socket>(
 
 /// Waits for an operation on the socket. While it takes nothing the dial counts as stalled, and can be ended.
 async fn guarded<O: Future<Output = io::Result<()>>>(
-    dial: &LinkDial,
+    dial: &MuxDial,
     mut operation: Pin<&mut O>,
     patience: &mut Patience,
 ) -> Result<io::Result<()>, Down> {
@@ -347,10 +347,10 @@ async fn guarded<O: Future<Output = io::Result<()>>>(
 }
 
 /// Marks a dial as stalled until it goes.
-struct Stalled<'a>(&'a LinkDial);
+struct Stalled<'a>(&'a MuxDial);
 
 impl<'a> Stalled<'a> {
-    fn begin(dial: &'a LinkDial) -> Self {
+    fn begin(dial: &'a MuxDial) -> Self {
         dial.flow().set_stalled(Some(Instant::now()));
         Self(dial)
     }

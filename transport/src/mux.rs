@@ -9,8 +9,8 @@
 //!
 //! No packet ends one half of a dial. A server closes by CLOSE_REQ, an agent by CLOSE_RSP, each behind the dial's bytes.
 //!
-//! The owner of the stream runs two loops: one asks [`Link::poll_send`] for packets and writes them, the other one reads
-//! packets, hands those of dials to [`Link::receive`] and [`Link::close_received`], and waits for [`Link::relief`] before
+//! The owner of the stream runs two loops: one asks [`Mux::poll_send`] for packets and writes them, the other one reads
+//! packets, hands those of dials to [`Mux::receive`] and [`Mux::close_received`], and waits for [`Mux::relief`] before
 //! it reads on. Nothing here knows of HTTP/2.
 
 mod dial;
@@ -39,7 +39,7 @@ use crate::{
     packet::{Packet, PacketType, frame::PacketBuf},
 };
 
-pub use self::{dial::LinkDial, inbox::STALL_LIMIT};
+pub use self::{dial::MuxDial, inbox::STALL_LIMIT};
 
 /// Packets other than DATA that may wait to be sent before no more are read: a peer that provokes answers and does not
 /// read them must not make them pile up.
@@ -73,7 +73,7 @@ pub enum SlowDial {
 
 /// How dials share a stream.
 #[derive(Debug, Clone)]
-pub struct LinkSettings {
+pub struct MuxSettings {
     /// Which end this is.
     pub role: Role,
     /// Bytes that may wait for one dial before it slows the stream. Four times as many are the most.
@@ -87,11 +87,11 @@ pub struct LinkSettings {
 
 /// One stream of packets. Clones are handles to the same one.
 #[derive(Debug, Clone)]
-pub struct Link(Arc<Inner>);
+pub struct Mux(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    settings: LinkSettings,
+    settings: MuxSettings,
     budget: Arc<MemoryBudget>,
     books: Arc<Books>,
     state: Mutex<State>,
@@ -141,9 +141,9 @@ pub struct Unknown;
 #[error("the conn id is in use, or 0")]
 pub struct Taken;
 
-impl Link {
+impl Mux {
     /// A stream without dials. What waits for its dials is paid for from `budget`.
-    pub fn new(settings: LinkSettings, budget: Arc<MemoryBudget>) -> Self {
+    pub fn new(settings: MuxSettings, budget: Arc<MemoryBudget>) -> Self {
         let books = Arc::new(Books::default());
         budget.enroll(&books);
         let state = State {
@@ -168,7 +168,7 @@ impl Link {
     ///
     /// # Errors
     /// [`Taken`]: the peer lies, or two of its streams were mixed up.
-    pub fn open(&self, connect_id: i64) -> Result<LinkDial, Taken> {
+    pub fn open(&self, connect_id: i64) -> Result<MuxDial, Taken> {
         let mut state = self.lock();
         let hash_map::Entry::Vacant(place) = state.dials.entry(connect_id) else { return Err(Taken) };
         if connect_id == 0 {
@@ -179,7 +179,7 @@ impl Link {
         state.open += 1;
         drop(state);
         self.0.books.lock().unwrap_or_else(PoisonError::into_inner).insert(connect_id.cast_unsigned(), flow.clone());
-        Ok(LinkDial::new(self.clone(), connect_id, flow))
+        Ok(MuxDial::new(self.clone(), connect_id, flow))
     }
 
     /// Takes bytes that have come for a dial. Those for one that was closed here are dropped.
@@ -347,7 +347,7 @@ impl Link {
     }
 }
 
-impl Link {
+impl Mux {
     /// Part of a dial's inbox was taken.
     fn let_go(&self, state: &mut State, before: usize, after: usize) {
         let freed = (before - after) as u64;

@@ -1,4 +1,4 @@
-//! One dial of a link, for whoever carries it.
+//! One dial of a mux, for whoever carries it.
 
 use std::{
     future::poll_fn,
@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Link, MAX_CLOSING, Role, SlowDial, relay, wake};
+use super::{MAX_CLOSING, Mux, Role, SlowDial, relay, wake};
 use crate::{
     batch::Batch,
     flow::DialFlow,
@@ -24,8 +24,8 @@ const ABORTED: &str = "connection reset";
 
 /// An open dial. Dropping it closes it, behind what waits to be sent.
 #[derive(Debug)]
-pub struct LinkDial {
-    link: Link,
+pub struct MuxDial {
+    mux: Mux,
     connect_id: i64,
     flow: Arc<DialFlow>,
 }
@@ -39,9 +39,9 @@ pub(super) enum End {
     Lost(Arc<str>),
 }
 
-impl LinkDial {
-    pub(super) fn new(link: Link, connect_id: i64, flow: Arc<DialFlow>) -> Self {
-        Self { link, connect_id, flow }
+impl MuxDial {
+    pub(super) fn new(mux: Mux, connect_id: i64, flow: Arc<DialFlow>) -> Self {
+        Self { mux, connect_id, flow }
     }
 
     /// The number by which packets name it.
@@ -82,7 +82,7 @@ impl LinkDial {
     /// Safe.
     pub async fn delivered(&self) {
         poll_fn(|cx| {
-            let mut state = self.link.lock();
+            let mut state = self.mux.lock();
             let is_lost = state.reason.is_some();
             match state.dials.get_mut(&self.connect_id) {
                 Some(entry) if !entry.out.is_empty() && !is_lost => {
@@ -96,24 +96,24 @@ impl LinkDial {
     }
 
     pub(super) fn role(&self) -> Role {
-        self.link.0.settings.role
+        self.mux.0.settings.role
     }
 
     pub(super) fn slow_dial(&self) -> SlowDial {
-        self.link.0.settings.slow_dial
+        self.mux.0.settings.slow_dial
     }
 
     pub(super) fn lost_reason(&self) -> Option<Arc<str>> {
-        self.link.reason()
+        self.mux.reason()
     }
 
     pub(super) fn close_pause(&self) -> Duration {
-        self.link.0.settings.close_pause
+        self.mux.0.settings.close_pause
     }
 
     /// Closes the dial behind what waits; an agent adds the words. Once.
     pub(super) fn close(&self, error: &str) {
-        let mut guard = self.link.lock();
+        let mut guard = self.mux.lock();
         let state = &mut *guard;
         if let Some(entry) = state.dials.get_mut(&self.connect_id)
             // A server's dial that its agent has closed needs no answer.
@@ -129,23 +129,23 @@ impl LinkDial {
 
     /// Whether the bytes that were pushed are on their way.
     pub(super) fn is_flushed(&self) -> bool {
-        self.link.lock().dials.get(&self.connect_id).is_none_or(|entry| entry.out.is_empty())
+        self.mux.lock().dials.get(&self.connect_id).is_none_or(|entry| entry.out.is_empty())
     }
 
     /// Bytes that may wait for the dial before it slows the others.
     pub(super) fn buffer(&self) -> usize {
-        self.link.0.settings.dial_buffer
+        self.mux.0.settings.dial_buffer
     }
 
     /// Whether the peer has closed the dial, or was told of its close.
     pub(super) fn is_closing(&self) -> bool {
-        let state = self.link.lock();
+        let state = self.mux.lock();
         state.dials.get(&self.connect_id).is_none_or(|entry| entry.end.is_some() || entry.out.is_closing())
     }
 
     /// Whether more waits than the dial's buffer is for.
     pub(super) fn is_over_buffer(&self) -> bool {
-        let state = self.link.lock();
+        let state = self.mux.lock();
         state.dials.get(&self.connect_id).is_some_and(|entry| state.pressure.is_over(entry.inbox.cost()))
     }
 
@@ -155,7 +155,7 @@ impl LinkDial {
     /// When the dial is closed, or the stream gone.
     pub(super) async fn room(&self) -> Result<(), End> {
         poll_fn(|cx| {
-            let mut guard = self.link.lock();
+            let mut guard = self.mux.lock();
             let state = &mut *guard;
             if let Some(reason) = &state.reason {
                 return Poll::Ready(Err(End::Lost(reason.clone())));
@@ -177,7 +177,7 @@ impl LinkDial {
 
     /// Queues bytes. After the end they are dropped.
     pub(super) fn push(&self, bytes: Bytes) {
-        let mut guard = self.link.lock();
+        let mut guard = self.mux.lock();
         let state = &mut *guard;
         if let Some(entry) = state.dials.get_mut(&self.connect_id)
             && !entry.out.is_closing()
@@ -192,7 +192,7 @@ impl LinkDial {
 
     /// What has come, or why nothing more comes. What came before the end is given out first.
     pub(super) fn poll_batch(&self, cx: &mut Context<'_>) -> Poll<Result<Batch, End>> {
-        let mut guard = self.link.lock();
+        let mut guard = self.mux.lock();
         let state = &mut *guard;
         let Some(entry) = state.dials.get_mut(&self.connect_id) else {
             return Poll::Ready(Err(End::Closed(String::new())));
@@ -201,7 +201,7 @@ impl LinkDial {
             let before = entry.inbox.cost();
             let batch = entry.inbox.batch();
             let after = entry.inbox.cost();
-            self.link.let_go(state, before, after);
+            self.mux.let_go(state, before, after);
             return Poll::Ready(Ok(batch));
         }
         if let Some(end) = &entry.end {
@@ -219,13 +219,13 @@ impl LinkDial {
 
     /// Drops what has come and what still comes: nobody takes it any more.
     pub(super) fn ignore(&self) {
-        let mut guard = self.link.lock();
+        let mut guard = self.mux.lock();
         let state = &mut *guard;
         if let Some(entry) = state.dials.get_mut(&self.connect_id) {
             entry.ignored = true;
             let before = entry.inbox.cost();
             entry.inbox.clear();
-            self.link.let_go(state, before, 0);
+            self.mux.let_go(state, before, 0);
         }
     }
 }
@@ -244,12 +244,12 @@ fn store(place: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-impl Drop for LinkDial {
+impl Drop for MuxDial {
     fn drop(&mut self) {
         self.ignore();
-        self.link.0.books.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.connect_id.cast_unsigned());
+        self.mux.0.books.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.connect_id.cast_unsigned());
         let role = self.role();
-        let mut guard = self.link.lock();
+        let mut guard = self.mux.lock();
         let state = &mut *guard;
         state.open -= 1;
         let Some(entry) = state.dials.get_mut(&self.connect_id) else { return };

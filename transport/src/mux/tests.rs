@@ -24,10 +24,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const BUFFER: usize = 256 * 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A server's and an agent's link, joined as their owners would join them over gRPC.
+/// A server's and an agent's mux, joined as their owners would join them over gRPC.
 struct Ends {
-    server: Link,
-    agent: Link,
+    server: Mux,
+    agent: Mux,
     budget: Arc<MemoryBudget>,
     _loops: JoinSet<()>,
 }
@@ -39,11 +39,11 @@ impl Ends {
 
     fn with_budget(bytes: u64) -> Self {
         let budget = MemoryBudget::new(bytes);
-        let link = |role| {
+        let mux = |role| {
             let (slow_dial, close_pause) = (SlowDial::Close, PAUSE);
-            Link::new(LinkSettings { role, dial_buffer: BUFFER, slow_dial, close_pause }, budget.clone())
+            Mux::new(MuxSettings { role, dial_buffer: BUFFER, slow_dial, close_pause }, budget.clone())
         };
-        let (server, agent) = (link(Role::Server), link(Role::Agent));
+        let (server, agent) = (mux(Role::Server), mux(Role::Agent));
         let mut loops = JoinSet::new();
         for (from, to) in [(&server, &agent), (&agent, &server)] {
             // A few packets are on the way.
@@ -67,19 +67,19 @@ struct End {
 }
 
 impl End {
-    fn new(dial: LinkDial) -> Self {
+    fn new(dial: MuxDial) -> Self {
         let (near, socket) = UnixStream::pair().unwrap();
         Self::of(dial, near, socket, Start::default())
     }
 
     /// Its peer has an answer to read before anything else may come.
-    fn answered(dial: LinkDial) -> Self {
+    fn answered(dial: MuxDial) -> Self {
         let (near, socket) = UnixStream::pair().unwrap();
         near.try_write(b"answer").unwrap();
         Self::of(dial, near, socket, Start { hold_until_read: true, ..Start::default() })
     }
 
-    fn of(mut dial: LinkDial, near: UnixStream, socket: UnixStream, start: Start) -> Self {
+    fn of(mut dial: MuxDial, near: UnixStream, socket: UnixStream, start: Start) -> Self {
         let relay = tokio::spawn(async move {
             let outcome = dial.relay(near, start).await;
             dial.delivered().await;
@@ -104,8 +104,8 @@ impl End {
     }
 }
 
-async fn write(link: Link, to: mpsc::Sender<Bytes>) {
-    while let Some((_, mut packet)) = poll_fn(|cx| link.poll_send(cx, 1 << 20)).await {
+async fn write(mux: Mux, to: mpsc::Sender<Bytes>) {
+    while let Some((_, mut packet)) = poll_fn(|cx| mux.poll_send(cx, 1 << 20)).await {
         let length = packet.remaining();
         if to.send(packet.copy_to_bytes(length)).await.is_err() {
             break;
@@ -113,21 +113,21 @@ async fn write(link: Link, to: mpsc::Sender<Bytes>) {
     }
 }
 
-async fn read(link: Link, mut from: mpsc::Receiver<Bytes>) {
+async fn read(mux: Mux, mut from: mpsc::Receiver<Bytes>) {
     let mut decoder = Decoder::default();
     while let Some(bytes) = from.recv().await {
         decoder.push(bytes);
         while let Some(event) = decoder.next().unwrap() {
             match event {
                 Event::Data { connect_id, bytes, .. } => {
-                    if link.receive(connect_id, bytes).is_err() {
-                        link.send(Packet::close_request(connect_id));
+                    if mux.receive(connect_id, bytes).is_err() {
+                        mux.send(Packet::close_request(connect_id));
                     }
-                    link.relief().await;
+                    mux.relief().await;
                 }
                 Event::Packet(packet) => match packet.payload {
-                    Some(Payload::CloseRequest(close)) => drop(link.close_received(close.connect_id, "")),
-                    Some(Payload::CloseResponse(close)) => drop(link.close_received(close.connect_id, &close.error)),
+                    Some(Payload::CloseRequest(close)) => drop(mux.close_received(close.connect_id, "")),
+                    Some(Payload::CloseResponse(close)) => drop(mux.close_received(close.connect_id, &close.error)),
                     other => panic!("{other:?}"),
                 },
             }
@@ -216,14 +216,14 @@ async fn a_target_that_is_reset_is_no_clean_end() {
 /// Its bytes are stuck because the peer reads nothing.
 #[tokio::test]
 async fn a_client_that_is_reset_while_its_dial_is_blocked_is_seen() {
-    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
-    let mut dial = link.open(1).unwrap();
+    let mux = Mux::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let mut dial = mux.open(1).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (client, socket) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (mut client, socket) = (client.unwrap(), socket.unwrap().0);
     let relay = tokio::spawn(async move { dial.relay(socket, Start::default()).await });
     client.write_all(&vec![0; 4 * outbox::DIAL_BYTES]).await.unwrap();
-    until(|| link.lock().dials[&1].up.is_some()).await;
+    until(|| mux.lock().dials[&1].up.is_some()).await;
     client.set_zero_linger().unwrap();
     drop(client);
     let outcome = timeout(LIMIT, relay).await.unwrap().unwrap();
@@ -353,7 +353,7 @@ async fn a_lost_stream_ends_its_dials_behind_what_had_come() {
 
 #[test]
 fn a_conn_id_is_one_dial() {
-    let ends = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let ends = Mux::new(settings(Role::Server), MemoryBudget::new(1 << 20));
     assert_eq!(ends.open(0).unwrap_err(), Taken);
     let dial = ends.open(5).unwrap();
     assert_eq!(ends.open(5).unwrap_err(), Taken);
@@ -371,29 +371,29 @@ fn a_conn_id_is_one_dial() {
 
 #[test]
 fn an_agent_that_never_acknowledges_a_close_costs_no_memory_without_bound() {
-    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let mux = Mux::new(settings(Role::Server), MemoryBudget::new(1 << 20));
     for connect_id in 1..=3 * MAX_CLOSING as i64 {
-        drop(link.open(connect_id).unwrap());
-        assert_eq!(next(&link), Some((PacketType::CloseReq, 0)));
+        drop(mux.open(connect_id).unwrap());
+        assert_eq!(next(&mux), Some((PacketType::CloseReq, 0)));
     }
-    assert!(link.lock().dials.len() <= MAX_CLOSING + 1);
-    assert_eq!(link.receive(1, Bytes::from_static(b"late")), Err(Unknown));
+    assert!(mux.lock().dials.len() <= MAX_CLOSING + 1);
+    assert_eq!(mux.receive(1, Bytes::from_static(b"late")), Err(Unknown));
 }
 
 #[test]
 fn dials_take_turns_and_those_that_send_little_go_first() {
-    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
-    let dials: Vec<_> = (1..=3).map(|connect_id| link.open(connect_id).unwrap()).collect();
+    let mux = Mux::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let dials: Vec<_> = (1..=3).map(|connect_id| mux.open(connect_id).unwrap()).collect();
     let large = Bytes::from(vec![0; outbox::DIAL_BYTES]);
     for _ in 0..2 {
         dials[0].push(large.clone());
         dials[1].push(large.clone());
     }
-    link.send(Packet::close_dial(9));
+    mux.send(Packet::close_dial(9));
     dials[2].push(Bytes::from_static(b"key"));
     dials[2].close("");
     let mut order = Vec::new();
-    while let Some((kind, length)) = next(&link) {
+    while let Some((kind, length)) = next(&mux) {
         order.push((kind, length));
     }
     let full = outbox::DATA_BYTES;
@@ -408,20 +408,20 @@ fn dials_take_turns_and_those_that_send_little_go_first() {
 /// It was new once, and has never been without something to send since.
 #[test]
 fn a_dial_that_always_has_more_gets_no_more_than_its_turn() {
-    let link = Link::new(settings(Role::Server), MemoryBudget::new(1 << 20));
-    let (old, new) = (link.open(1).unwrap(), link.open(2).unwrap());
+    let mux = Mux::new(settings(Role::Server), MemoryBudget::new(1 << 20));
+    let (old, new) = (mux.open(1).unwrap(), mux.open(2).unwrap());
     let full = Bytes::from(vec![0; outbox::DATA_BYTES]);
     for _ in 0..4 {
         old.push(full.clone());
     }
-    while next(&link).is_some() {}
+    while next(&mux).is_some() {}
     new.push(full.clone());
     new.push(full.clone());
     old.push(full.clone());
     old.push(full.slice(1..));
     let mut of_old = 0;
     for _ in 0..10 {
-        let (_, bytes) = next(&link).unwrap();
+        let (_, bytes) = next(&mux).unwrap();
         if bytes == outbox::DATA_BYTES - 1 {
             of_old += 1;
         }
@@ -432,11 +432,11 @@ fn a_dial_that_always_has_more_gets_no_more_than_its_turn() {
 
 #[test]
 fn an_idle_dial_holds_no_buffers() {
-    let link = Link::new(settings(Role::Agent), MemoryBudget::new(1 << 20));
-    let dial = link.open(1).unwrap();
+    let mux = Mux::new(settings(Role::Agent), MemoryBudget::new(1 << 20));
+    let dial = mux.open(1).unwrap();
     dial.push(Bytes::from(vec![0; 100_000]));
-    while next(&link).is_some() {}
-    link.receive(1, Bytes::from_static(b"abc")).unwrap();
+    while next(&mux).is_some() {}
+    mux.receive(1, Bytes::from_static(b"abc")).unwrap();
     let mut cx = Context::from_waker(Waker::noop());
     assert!(matches!(dial.poll_batch(&mut cx), Poll::Ready(Ok(_))));
     assert!(dial.poll_batch(&mut cx).is_pending());
@@ -444,14 +444,14 @@ fn an_idle_dial_holds_no_buffers() {
     assert!(size <= 512, "{size} bytes");
 }
 
-fn settings(role: Role) -> LinkSettings {
-    LinkSettings { role, dial_buffer: BUFFER, slow_dial: SlowDial::Close, close_pause: PAUSE }
+fn settings(role: Role) -> MuxSettings {
+    MuxSettings { role, dial_buffer: BUFFER, slow_dial: SlowDial::Close, close_pause: PAUSE }
 }
 
 /// The next packet's type, and how many bytes of a dial it has.
-fn next(link: &Link) -> Option<(PacketType, usize)> {
+fn next(mux: &Mux) -> Option<(PacketType, usize)> {
     let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Some((kind, mut packet))) = link.poll_send(&mut cx, 1 << 20) else { return None };
+    let Poll::Ready(Some((kind, mut packet))) = mux.poll_send(&mut cx, 1 << 20) else { return None };
     let mut decoder = Decoder::default();
     let length = packet.remaining();
     decoder.push(packet.copy_to_bytes(length));
