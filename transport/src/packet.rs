@@ -31,6 +31,10 @@ pub enum PacketType {
 }
 
 impl PacketType {
+    /// Every type, at the place of its number.
+    pub const ALL: [Self; 7] =
+        [Self::DialReq, Self::DialRsp, Self::CloseReq, Self::CloseRsp, Self::Data, Self::DialCls, Self::Drain];
+
     /// Its name in metrics' labels, the reference's.
     pub fn name(self) -> &'static str {
         match self {
@@ -236,6 +240,14 @@ mod tests {
         ] {
             assert_eq!(Packet::decode(packet.encode_to_vec().as_slice()).unwrap(), packet);
         }
+    }
+
+    #[test]
+    fn every_type_is_at_the_place_of_its_number() {
+        for (place, kind) in PacketType::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
+        }
+        assert!(PacketType::try_from(PacketType::ALL.len() as i32).is_err());
     }
 
     #[test]

@@ -397,24 +397,11 @@ async fn write_batch<S: Socket>(
     edge: &Edge<S>,
     receive: &mut ReceiveHalf,
     connection: &Shared,
-    mut batch: Batch,
+    batch: Batch,
     hold: bool,
 ) -> Result<(), Down> {
     let flow = receive.flow().clone();
-    let write = pin!(async {
-        if hold {
-            edge.peer_has_read().await;
-        }
-        poll_fn(|cx| {
-            let before = batch.written();
-            let written = edge.poll_write(cx, &mut batch);
-            if written.is_pending() && batch.written() > before {
-                flow.progressed();
-            }
-            written
-        })
-        .await
-    });
+    let write = pin!(edge.write_batch(batch, hold, &flow));
     guarded(receive, connection, write).await?.map_err(|error| {
         edge.write_failed.store(true, Ordering::Relaxed);
         receive.stop(StreamCode::SocketClosed);

@@ -4,17 +4,23 @@
 #![no_main]
 
 use bytes::Bytes;
-use konnectivity_transport::packet::{
-    MAX_PACKET_BYTES, Packet, Payload,
-    message::{DecodeError, Decoder, Event, encode},
-};
+use konnectivity_transport::packet::message::{DecodeError, Event, encode};
 use libfuzzer_sys::fuzz_target;
-use prost::Message;
+
+use self::oracle::{by_decoder, by_prost};
+
+#[path = "../../src/packet/message/oracle.rs"]
+mod oracle;
+
+/// Where the oracle looks for what it speaks of.
+mod packet {
+    pub use konnectivity_transport::packet::*;
+}
 
 fuzz_target!(|input: &[u8]| {
     let Some((&how, stream)) = input.split_first() else { return };
     let (mut events, error) = decode(stream, how);
-    let (expected, expected_error) = decode_whole(stream);
+    let (expected, expected_error) = by_prost(stream);
     // What would have to be held whole has a limit that prost does not know.
     if let Some(DecodeError::TooLargeToGather { length }) = error {
         assert!(length > 64 * 1024 && expected.starts_with(&events));
@@ -45,53 +51,5 @@ fn decode(stream: &[u8], how: u8) -> (Vec<Event>, Option<DecodeError>) {
         (rest, next) = (behind, next * (1 + growth));
     }
 
-    let mut decoder = Decoder::default();
-    let mut events: Vec<Event> = Vec::new();
-    for pieces in pieces.chunks(at_once) {
-        pieces.iter().for_each(|piece| decoder.push(piece.clone()));
-        loop {
-            match decoder.next() {
-                Ok(None) => break,
-                Ok(Some(Event::Data { connect_id, bytes, first: false })) => match events.last_mut() {
-                    Some(Event::Data { connect_id: same, bytes: before, .. }) if *same == connect_id => {
-                        assert!(!bytes.is_empty() && !before.is_empty(), "an empty piece of a packet with bytes");
-                        *before = [&before[..], &bytes[..]].concat().into();
-                    }
-                    last => panic!("{connect_id} goes on behind {last:?}"),
-                },
-                Ok(Some(event)) => events.push(event),
-                Err(error) => return (events, Some(error)),
-            }
-        }
-    }
-    (events, None)
-}
-
-fn decode_whole(mut stream: &[u8]) -> (Vec<Event>, Option<DecodeError>) {
-    let mut events = Vec::new();
-    while let Some((&[format, a, b, c, d], rest)) = stream.split_first_chunk() {
-        let length = u32::from_be_bytes([a, b, c, d]);
-        let error = match format {
-            _ if length as usize > MAX_PACKET_BYTES => Some(DecodeError::TooLarge { length }),
-            0 => None,
-            1 => Some(DecodeError::Compressed),
-            format => Some(DecodeError::UnknownFormat { format }),
-        };
-        if error.is_some() {
-            return (events, error);
-        }
-        let Some((message, rest)) = rest.split_at_checked(length as usize) else { break };
-        match Packet::decode(message) {
-            Ok(Packet { r#type: 4, payload: Some(Payload::Data(data)) }) => {
-                events.push(Event::Data { connect_id: data.connect_id, bytes: data.data, first: true });
-            }
-            Ok(Packet { r#type: 4, .. }) => {
-                events.push(Event::Data { connect_id: 0, bytes: Bytes::new(), first: true });
-            }
-            Ok(packet) => events.push(Event::Packet(packet)),
-            Err(error) => return (events, Some(DecodeError::Malformed(error))),
-        }
-        stream = rest;
-    }
-    (events, None)
+    by_decoder(&pieces, at_once)
 }

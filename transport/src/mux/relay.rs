@@ -287,25 +287,11 @@ impl Patience {
 async fn write<S: Socket>(
     edge: &Edge<S>,
     dial: &MuxDial,
-    mut batch: Batch,
+    batch: Batch,
     hold: bool,
     patience: &mut Patience,
 ) -> Result<(), Down> {
-    let flow = dial.flow().clone();
-    let write = pin!(async {
-        if hold {
-            edge.peer_has_read().await;
-        }
-        poll_fn(|cx| {
-            let before = batch.written();
-            let written = edge.poll_write(cx, &mut batch);
-            if written.is_pending() && batch.written() > before {
-                flow.progressed();
-            }
-            written
-        })
-        .await
-    });
+    let write = pin!(edge.write_batch(batch, hold, dial.flow()));
     guarded(dial, write, patience).await?.map_err(|error| {
         edge.write_failed.store(true, Ordering::Relaxed);
         Down::SocketClosed(error)

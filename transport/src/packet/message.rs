@@ -234,4 +234,6 @@ pub fn encode(packet: &Packet) -> Bytes {
 }
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;

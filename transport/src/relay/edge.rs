@@ -8,7 +8,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use tokio::io::ReadBuf;
 use crate::{
     batch::Batch,
     buffer::{ReadBuffer, Size},
+    flow::DialFlow,
     socket::Socket,
 };
 
@@ -80,8 +81,21 @@ impl<S: Socket> Edge<S> {
         self.write_failed.load(Ordering::Relaxed) && self.lock().can_reset()
     }
 
-    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
-        self.lock().poll_write_batch(cx, batch)
+    /// Writes all of a batch, if need be not before the peer has read what was written before. A stalled dial that goes on
+    /// counts as slow, not as stuck.
+    pub(crate) async fn write_batch(&self, mut batch: Batch, hold: bool, flow: &DialFlow) -> io::Result<()> {
+        if hold {
+            self.peer_has_read().await;
+        }
+        poll_fn(|cx| {
+            let before = batch.written();
+            let written = self.lock().poll_write_batch(cx, &mut batch);
+            if written.is_pending() && batch.written() > before {
+                flow.progressed();
+            }
+            written
+        })
+        .await
     }
 
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
