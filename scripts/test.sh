@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check and test: about a quarter of an hour on two cores with cold caches, of Go and Rust.
+# Every check and test: about a quarter of an hour on two cores, and ten minutes more with cold caches, of Go and Rust.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -123,7 +123,7 @@ impl Metrics {
             slowed_agents: series(&full_channels, ["Connect"]),
             stalled_closed: registry.counter(
                 "stalled_dials_closed_total",
-                "Dials over gRPC agents that were closed because their client took nothing for ten seconds.",
+                "Dials over gRPC agents that were closed because their client took next to nothing for ten seconds.",
             ),
             ready_backend_connections: registry.gauge(
                 "ready_backend_connections",

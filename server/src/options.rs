@@ -110,8 +110,8 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value = "8MiB", help_heading = AGENTS)]
     pub grpc_dial_buffer: ByteSize,
 
-    /// What becomes of a dial over a gRPC agent whose client has had more than --grpc-dial-buffer waiting and has taken
-    /// nothing for 10s: close (the dial ends, and others go on) or wait (others wait for it, as in the reference)
+    /// What becomes of a dial over a gRPC agent whose client has had more than --grpc-dial-buffer waiting for 10s and has
+    /// taken less than an eighth of that in them: close (the dial ends, and others go on) or wait (others wait for it, as in the reference)
     #[arg(long, value_name = "NAME", default_value = "close", help_heading = AGENTS)]
     pub grpc_slow_dials: String,
 

@@ -61,7 +61,8 @@ pub enum Role {
     Agent,
 }
 
-/// What becomes of a dial that has had more than its buffer waiting, and has taken nothing, for [`STALL_LIMIT`].
+/// What becomes of a dial that has had more than its buffer waiting for [`STALL_LIMIT`], and has taken less than an
+/// eighth of it in that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SlowDial {
     /// It is ended, so that others go on at their speed.
@@ -78,7 +79,7 @@ pub struct MuxSettings {
     pub role: Role,
     /// Bytes that may wait for one dial before it slows the stream. Four times as many are the most.
     pub dial_buffer: usize,
-    /// What becomes of a dial that takes nothing.
+    /// What becomes of a dial that takes next to nothing.
     pub slow_dial: SlowDial,
     /// How long a server waits before it closes a dial whose client has gone, after the dial's last byte: an agent of
     /// the reference drops what it has not written to the target when it is told of the close.

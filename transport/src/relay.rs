@@ -56,7 +56,7 @@ pub enum Outcome {
     ConnectionLost(ConnectionLost),
     /// The memory budget was spent while this dial's receiver was stalled.
     OverBudget,
-    /// Its receiver took nothing for long, and other dials of the same gRPC stream would have waited for it.
+    /// Its receiver took next to nothing for long, and other dials of the same gRPC stream would have waited for it.
     Stalled,
     /// The peer closed the dial over gRPC and said why.
     PeerClosed(String),
@@ -89,7 +89,7 @@ impl Outcome {
             Self::ConnectionLost(lost) => Some(lost.to_string()),
             Self::OverBudget => Some(StreamCode::OverBudget.meaning().to_owned()),
             Self::Stalled => Some(format!(
-                "the receiver took nothing for {} s while its buffer was full, and dials that share its gRPC stream would \
+                "the receiver took next to nothing for {} s while its buffer was full, and dials that share its gRPC stream would \
                  have to wait for it; see --grpc-slow-dials",
                 STALL_LIMIT.as_secs()
             )),

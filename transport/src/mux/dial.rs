@@ -63,7 +63,8 @@ impl MuxDial {
     /// | the target ends its half | the dial is closed behind the target's bytes; the client's are still written |
     /// | either socket is reset | the dial is closed; an agent says why |
     /// | the peer closes the dial | what came before is written, then the socket is shut down, or reset if it says why |
-    /// | the socket takes nothing while the dial's buffer is full | [`SlowDial`] says what |
+    /// | the socket takes next to nothing while the dial's buffer is full | [`SlowDial`] says what |
+    /// | a target takes nothing after the dial was closed | the socket is reset after [`STALL_LIMIT`](super::STALL_LIMIT) |
     ///
     /// # Cancel safety
     /// Dropping the future makes the socket's close a reset.

@@ -2,8 +2,9 @@
 //!
 //! A stream of packets has no flow control for each dial: whoever reads it must take what comes for any of them. So bytes
 //! wait here. Up to the dial's buffer nobody notices. Above it the stream is read more slowly, so slowly that the dial
-//! needs [`STALL_LIMIT`] to fill four buffers: others go on, and by then a dial that takes nothing was ended. At four
-//! buffers the stream is not read until there is room: what bounds memory.
+//! needs [`STALL_LIMIT`] to fill four buffers: others go on, and by then a dial that takes next to nothing was ended. At
+//! four buffers the stream is not read until there is room: what bounds memory, and makes all go at the pace of one that is
+//! slow and not stuck.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +15,7 @@ use bytes::Bytes;
 
 use crate::batch::Batch;
 
-/// How long a dial whose buffer is full may take nothing. The reference's client allows as much.
+/// How long a dial whose buffer is full may take next to nothing. The reference's client allows as much.
 pub const STALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many buffers a dial can hold in the end.
