@@ -34,14 +34,14 @@ struct Ends {
 
 impl Ends {
     fn new() -> Self {
-        Self::with_budget(1 << 30)
+        Self::with(1 << 30, BUFFER)
     }
 
-    fn with_budget(bytes: u64) -> Self {
-        let budget = MemoryBudget::new(bytes);
+    fn with(budget: u64, dial_buffer: usize) -> Self {
+        let budget = MemoryBudget::new(budget);
         let mux = |role| {
             let (slow_dial, close_pause) = (SlowDial::Close, PAUSE);
-            Mux::new(MuxSettings { role, dial_buffer: BUFFER, slow_dial, close_pause }, budget.clone())
+            Mux::new(MuxSettings { role, dial_buffer, slow_dial, close_pause }, budget.clone())
         };
         let (server, agent) = (mux(Role::Server), mux(Role::Agent));
         let mut loops = JoinSet::new();
@@ -267,13 +267,14 @@ async fn a_client_that_does_not_read_its_answer_is_ended() {
 /// Whoever takes a little now and then stops the stream as well as one that takes nothing.
 #[tokio::test]
 async fn a_client_that_takes_next_to_nothing_is_ended() {
-    let ends = Ends::new();
+    // Its socket has room for more every eight seconds.
+    let ends = Ends::with(1 << 30, 16 * BUFFER);
     let (End { mut socket, relay }, target) = ends.dial(1);
     let flood = flood(target);
     let trickle = tokio::spawn(async move {
-        let mut bytes = [0; 1024];
+        let mut bytes = [0; 2048];
         while socket.read(&mut bytes).await.is_ok_and(|bytes| bytes > 0) {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
     assert_eq!(timeout(LIMIT, relay).await.expect("it goes on").unwrap(), Outcome::Stalled);
@@ -319,7 +320,7 @@ fn flood(mut from: End) -> JoinHandle<()> {
 
 #[tokio::test]
 async fn what_waits_is_paid_for_and_given_back() {
-    let ends = Ends::with_budget(64 * 1024);
+    let ends = Ends::with(64 * 1024, BUFFER);
     let (mut client, mut target) = ends.dial(1);
     let bytes = pattern(2_000_000);
     let sent = bytes.clone();
