@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::LazyLock,
     task::{Context, Poll, Waker},
 };
@@ -11,12 +11,12 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    code::Gone,
+    code::{Fault, Gone},
     head::{HEAD_BYTES, Head, kind},
     huffman::CODE_BITS,
     out::Out,
     pace::PingPolicy,
-    session::{Session, Settings},
+    session::{PREFACE, Session, Settings},
     table::STATIC,
 };
 
@@ -191,6 +191,36 @@ pub struct Seen {
     pub end: Option<Result<(), Gone>>,
 }
 
+/// Headers of the client's frames, as far as there are any.
+fn heads(octets: &[u8]) -> Vec<Head> {
+    let mut rest = octets.get(PREFACE.len()..).unwrap_or_default();
+    let mut heads = Vec::new();
+    while let Some(octets) = rest.first_chunk() {
+        let head = Head::parse(octets);
+        heads.push(head);
+        rest = rest.get(HEAD_BYTES + head.length as usize..).unwrap_or_default();
+    }
+    heads
+}
+
+/// What has become of a connection: how it was broken, or what its streams have brought.
+pub type Outcome = (Option<Fault>, BTreeMap<u32, Seen>);
+
+/// What is the same of servers that were fed these octets, however they were cut. Of what comes shortly before a fault, or
+/// before a reset by either side, more is seen the smaller the pieces are.
+pub fn outcomes<const N: usize>(octets: &[u8], servers: &mut [Server; N]) -> [Outcome; N] {
+    let of_servers = servers.iter_mut().flat_map(Server::take_frames).map(|(head, _)| head);
+    let resets = heads(octets).into_iter().chain(of_servers).filter(|head| head.kind == kind::RST_STREAM);
+    let reset: BTreeSet<u32> = resets.map(|head| head.stream).collect();
+    servers.each_ref().map(|server| {
+        let fault = server.session.fault();
+        let is_same =
+            |id: &u32, seen: &Seen| fault.is_none() && !reset.contains(id) && !matches!(seen.end, Some(Err(_)));
+        let seen = server.seen.iter().filter(|(id, seen)| is_same(id, seen));
+        (fault, seen.map(|(id, seen)| (*id, seen.clone())).collect())
+    })
+}
+
 /// A session whose requests are accepted and read at once, and kept until the client has ended them.
 pub struct Server {
     pub session: Session<Bytes>,
@@ -216,7 +246,7 @@ impl Server {
     /// One that was greeted, and has said so.
     pub fn greeted() -> Self {
         let mut server = Self::default();
-        server.feed(&[&super::session::PREFACE[..], &frame(kind::SETTINGS, 0, 0, b"")].concat());
+        server.feed(&[&PREFACE[..], &frame(kind::SETTINGS, 0, 0, b"")].concat());
         server.sent.clear();
         server
     }

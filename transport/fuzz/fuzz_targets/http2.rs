@@ -3,16 +3,14 @@
 //! The last byte says how the rest is cut into pieces.
 #![no_main]
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
 use http2::{
-    code::{Code, Fault},
+    code::Code,
     head::{flag, kind},
     session::PREFACE,
-    testing::{Seen, Server, frame, frames},
+    testing::{Server, frame, frames, outcomes},
 };
 
 /// The server is a program, which no other package can depend on.
@@ -47,21 +45,15 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn check(octets: &[u8], piece: usize) {
-    let (mut whole, mut in_pieces) = (Server::default(), Server::default());
-    whole.feed(octets);
-    in_pieces.feed_in_pieces(octets, &[piece]);
-    assert_eq!(outcome(&whole), outcome(&in_pieces), "in pieces of {piece}");
-    for mut server in [whole, in_pieces] {
+    let mut servers = [Server::default(), Server::default()];
+    servers[0].feed(octets);
+    servers[1].feed_in_pieces(octets, &[piece]);
+    let [whole, in_pieces] = outcomes(octets, &mut servers);
+    assert_eq!(whole, in_pieces, "in pieces of {piece}");
+    for mut server in servers {
         assert!(server.most_held <= MOST_HELD + 4 * octets.len(), "{} octets held", server.most_held);
         answer(&mut server, piece);
     }
-}
-
-/// What is the same however the octets are cut.
-fn outcome(server: &Server) -> (Option<Fault>, BTreeMap<u32, Seen>) {
-    let fault = server.session.fault();
-    let seen = server.seen.iter().filter(|(_, seen)| fault.is_none() && !matches!(seen.end, Some(Err(_))));
-    (fault, seen.map(|(id, seen)| (*id, seen.clone())).collect())
 }
 
 /// Serves every stream to its end, one way or another. What is sent must be whole frames, and nothing must stay.
