@@ -57,6 +57,14 @@ struct Counts {
 }
 
 impl Target {
+    /// Reads nothing, writes nothing, and stays.
+    pub fn deaf() -> Self {
+        Self::new(|stream| async move {
+            let _open = stream;
+            std::future::pending().await
+        })
+    }
+
     /// Serves each connection with `serve`; the connection ends when that does.
     pub fn new<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where

@@ -490,7 +490,7 @@ async fn never_ending(name: &str, dialled: bool, message: impl Fn(i64) -> Vec<u8
     let _turn = TURN.lock().await;
     let pair = Pair::start(Options::unix().grpc()).await.unwrap();
     let door = Door::of(&pair);
-    let (target, deaf) = (Target::echo(), Target::new(|_stream| std::future::pending()));
+    let (target, deaf) = (Target::echo(), Target::deaf());
     let mut honest = Honest::new(&door, target.address).await;
     let before = resident(&pair.server.program);
     let connection = Connection::open(&door).await;

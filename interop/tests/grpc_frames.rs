@@ -271,7 +271,7 @@ async fn malformed_requests_end_their_own_streams() {
 async fn a_client_that_sends_beyond_its_window_is_cut_off() {
     for options in BOTH {
         let (pair, door, connection, mut honest, _target) = start(options()).await;
-        let stuck = Target::new(|_stream| std::future::pending());
+        let stuck = Target::deaf();
         let mut wire = Wire::greeted(&door).await;
         let id = wire.dial(1, "localhost", stuck.address).await;
         let packet = message(&Packet::data(id, bytes::Bytes::from(vec![7; 16_000])));
