@@ -83,6 +83,12 @@ echo "hello from $target_address, through the tunnel" >"$work/www/index.html"
 head -c "${size}000000" /dev/urandom >"$work/www/large"
 "${inside[@]}" python3 -m http.server --bind "$target_address" --directory "$work/www" "$http" >"$work/http.log" 2>&1 &
 pids+=($!)
+if ! "${inside[@]}" curl --silent --show-error --retry 100 --retry-delay 1 --retry-connrefused --retry-max-time 30 --output "$work/first" \
+    "http://$target_address:$http/"; then
+    echo "quickstart: the HTTP server does not start; its log:" >&2
+    tail -n 20 "$work/http.log" >&2
+    exit 1
+fi
 
 say "starting proxy-server and proxy-agent"
 "$bin/proxy-server" --mode=http-connect --server-port="$front" --server-cert="$pki/server.crt" --server-key="$pki/server.key" \
