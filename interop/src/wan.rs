@@ -13,22 +13,29 @@
 //! - [`subject`]: what it is measured on; [`ssh`]: one of them.
 //! - [`mod@measure`]: one case on one subject, on a [`stage`], on a thread [`mod@apart`].
 //! - [`work`]: what clients do; [`log`]: how long it took.
-//! - [`results`]: all figures of a run; [`markdown`]: as tables.
+//! - [`fairness`], [`timeline`], [`sweep`]: other measurements than cases; [`parts`]: all of each.
+//! - [`results`]: all figures of a run; [`markdown`]: as tables; [`plot`]: as pictures.
 
 pub mod apart;
 pub mod case;
+pub mod fairness;
 pub mod goal;
 pub mod log;
 pub mod markdown;
 pub mod measure;
 pub mod options;
+pub mod parts;
+pub mod plot;
 pub mod results;
 pub mod setting;
 pub mod ssh;
 pub mod stage;
 pub mod subject;
+pub mod sweep;
+pub mod timeline;
 pub mod work;
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,6 +73,15 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let certificates = Folder::write(&folder.0.join("certificates"), &[link::CLOUD_IPV4.to_string()])?;
     let setting = Arc::new(Setting { ours, go, certificates, folder: folder.0.clone(), timing: options.timing() });
     rows(options, &setting, &mut results, (&links, &cases, &subjects)).await;
+    if options.wants("sweep") {
+        parts::sweep(options, &setting, &mut results, &subjects).await;
+    }
+    if options.wants("lines") {
+        parts::lines(options, &setting, &mut results, &subjects).await;
+    }
+    if options.wants("fairness") {
+        parts::fairness(options, &setting, &mut results, &subjects).await;
+    }
     write_out(options, &results)?;
     if options.keep {
         eprintln!("logs are in {}", folder.0.display());
@@ -167,8 +183,28 @@ fn write_out(options: &Options, results: &Results) -> anyhow::Result<()> {
     if let Some(path) = &options.markdown {
         bench::write(path, &markdown::report(results))?;
     }
+    if let Some(folder) = &options.plots {
+        plots(folder, results)?;
+    }
     if options.write_docs {
+        plots(Path::new("docs/plots"), results)?;
         bench::write(Path::new("docs/benchmarks-wan.md"), &markdown::document(results))?;
+    }
+    Ok(())
+}
+
+/// A picture of everything that there is, under the names that the document shows.
+fn plots(folder: &Path, results: &Results) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let write = |name: &str, svg: String| bench::write(&folder.join(format!("{name}.svg")), &svg);
+    if !results.sweep.is_empty() {
+        write(markdown::SWEEP_PLOT, plot::sweep(&results.sweep)?)?;
+    }
+    for link in results.links() {
+        write(&markdown::latency_plot(&link), plot::latencies(results, &link)?)?;
+    }
+    for (event, lines) in results.lines_by_event() {
+        write(event, plot::timeline(&lines)?)?;
     }
     Ok(())
 }

@@ -6,11 +6,24 @@ use super::case::Metric;
 use super::goal;
 use super::results::Results;
 use super::subject::Subject;
+use super::sweep::{LOSSES, Point, ROUND_TRIPS};
+use super::timeline::LINK;
 use crate::bench::results::Rounds;
 use crate::link::named;
 
 /// How docs/benchmarks-wan.md explains the tables.
 const EXPLANATION: &str = include_str!("explanation.md");
+
+/// What the fairness table shows.
+const FAIRNESS: &str = include_str!("fairness.md");
+
+/// The name of the picture of goodput over loss.
+pub const SWEEP_PLOT: &str = "goodput-over-loss";
+
+/// The name of a link's picture of latencies.
+pub fn latency_plot(link: &str) -> String {
+    format!("latency-{link}")
+}
 
 /// The whole of docs/benchmarks-wan.md.
 pub fn document(results: &Results) -> String {
@@ -37,12 +50,17 @@ pub fn report(results: &Results) -> String {
     text + "\n" + &tables(results)
 }
 
-/// The goals, then a section for each link, then what failed.
+/// The goals, goodput over loss, fairness, the time lines, then a section for each link, then what failed.
 pub fn tables(results: &Results) -> String {
-    let mut text = goals(results);
+    let mut text = goals(results) + &sweep(results) + &fairness(results) + &lines(results);
     for link in results.links() {
         let about = named::ALL.iter().find(|named| named.name == link).map_or("", |named| named.about);
-        let _ = write!(text, "## {link}\n\n{about}\n\n{}\n", figures(results, &link));
+        let _ = write!(
+            text,
+            "## {link}\n\n{about}\n\n{}\n{}",
+            figures(results, &link),
+            picture(&latency_plot(&link), "cumulative latency distributions")
+        );
     }
     for failure in &results.failures {
         let _ = write!(text, "Failed: {}:\n\n```text\n{}\n```\n\n", failure.which, failure.error);
@@ -80,6 +98,104 @@ fn goals(results: &Results) -> String {
     format!("## Goals\n\n{}{}{rows}\n", line(&head.map(str::to_owned)), rule(3, head.len()))
 }
 
+fn sweep(results: &Results) -> String {
+    if results.sweep.is_empty() {
+        return String::new();
+    }
+    let mut subjects: Vec<_> = results.sweep.iter().map(|point| &point.subject).collect();
+    subjects.sort();
+    subjects.dedup();
+    let mut head = vec!["round trip, ms".to_owned(), "loss each way, %".to_owned()];
+    head.extend(subjects.iter().map(|subject| subject.to_string()));
+    let mut rows = String::new();
+    for round_trip in ROUND_TRIPS {
+        for loss in LOSSES {
+            let mut cells = vec![round_trip.to_string(), loss.to_string()];
+            cells.extend(subjects.iter().map(|subject| {
+                let is_it = |point: &&Point| {
+                    point.subject == **subject && point.round_trip == round_trip && (point.loss - loss).abs() < 1e-9
+                };
+                let point = results.sweep.iter().find(is_it);
+                point.map_or("-".to_owned(), |it| format!("{:.1}{}", it.goodput, mark(!it.doubts.is_empty())))
+            }));
+            rows += &line(&cells);
+        }
+    }
+    let picture = picture(SWEEP_PLOT, "goodput over loss at several round trips");
+    format!(
+        "## Goodput over loss\n\n{picture}One dial to the client on 100 Mbit/s, Mbit/s:\n\n{}{}{rows}\n",
+        line(&head),
+        rule(2, head.len())
+    )
+}
+
+fn fairness(results: &Results) -> String {
+    let mut rows = String::new();
+    for row in &results.fairness {
+        let Some(rounds) = row.rounds() else { continue };
+        let [share, together, loss] = &rounds;
+        let doubtful = row.outcomes.iter().any(|outcome| !outcome.doubts.is_empty());
+        let (goal, met) = row.contest.goal(share.median(), loss.median());
+        let shown = |rounds: &Rounds, decimals: usize| {
+            let (least, most) = rounds.spread();
+            let [median, least, most] = [rounds.median(), least, most].map(|it| format!("{it:.decimals$}"));
+            if least == most { median } else { format!("{median} ({least}..{most})") }
+        };
+        rows += &line(&[
+            row.contest.subject.to_string(),
+            row.contest.title(),
+            row.contest.queue.to_string(),
+            shown(share, 0) + mark(doubtful),
+            shown(together, 1),
+            shown(loss, 2),
+            format!("{goal}: {}", if met { "met" } else { "**not met**" }),
+        ]);
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    let seconds = results.fairness_seconds;
+    let head = ["subject", "what", "queue, products", "share, %", "together, Mbit/s", "loss, %", "goal"];
+    let head = line(&head.map(str::to_owned)) + &rule(2, head.len());
+    format!("## Fairness\n\n{}\n{head}{rows}\n", FAIRNESS.replace("SECONDS", &seconds.to_string()))
+}
+
+fn lines(results: &Results) -> String {
+    let mut text = String::new();
+    for (event, lines) in results.lines_by_event() {
+        let mut rows = String::new();
+        for it in &lines {
+            rows += &line(&[
+                it.subject.to_string() + mark(!it.doubts.is_empty()),
+                format!("{:.1}", it.before()),
+                it.back_after().map_or("never".to_owned(), |back| format!("{back:.2}")),
+                Metric::EchoP99.show(it.longest_echo()),
+                it.ended.to_string(),
+            ]);
+        }
+        let head =
+            ["subject", "Mbit/s before", "s until half of it is back", "longest echo, ms", "bulk dials that ended"];
+        let head = line(&head.map(str::to_owned)) + &rule(1, head.len());
+        let title = lines[0].event.title;
+        let _ = write!(
+            text,
+            "## {}{}\n\nOn {LINK}, 4 dials to the client and 4 that echo; it begins at 5 s.\n\n{}{head}{rows}\n",
+            title[..1].to_uppercase(),
+            &title[1..],
+            picture(event, title)
+        );
+    }
+    text
+}
+
+fn picture(name: &str, about: &str) -> String {
+    format!("![{about}](plots/{name}.svg)\n\n")
+}
+
+fn mark(doubtful: bool) -> &'static str {
+    if doubtful { "?" } else { "" }
+}
+
 fn figures(results: &Results, link: &str) -> String {
     let subjects = results.subjects(link);
     let mut head = vec!["work".to_owned(), "figure".to_owned()];
@@ -110,7 +226,7 @@ fn cell(found: Option<&(Rounds, bool)>, metric: Metric) -> String {
     let Some((rounds, doubtful)) = found else { return "-".to_owned() };
     let (median, (least, most)) = (metric.show(rounds.median()), rounds.spread());
     let (least, most) = (metric.show(least), metric.show(most));
-    let mark = if *doubtful { "?" } else { "" };
+    let mark = mark(*doubtful);
     if least == most { format!("{median}{mark}") } else { format!("{median}{mark} ({least}..{most})") }
 }
 
@@ -119,7 +235,9 @@ mod tests {
     use super::*;
     use crate::bench::machine::Machine;
     use crate::wan::case::{CASES, Case};
+    use crate::wan::fairness::{Contest, Outcome, Row};
     use crate::wan::measure::{Found, Which};
+    use crate::wan::timeline::{EVENTS, Line};
 
     fn results() -> Results {
         let mut results = Results::new(Machine::look(), "scripts/bench.sh wan".to_owned());
@@ -152,6 +270,29 @@ mod tests {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }
         assert!(text.contains("Failed: alone on ssh/bbr:\n\n```text\nit broke\n"));
+    }
+
+    #[test]
+    fn contests_time_lines_and_points_have_their_tables() {
+        let mut results = results();
+        let subject: Subject = "ours".parse().unwrap();
+        let outcome = |share| Outcome { share, together: 18.9, loss: 0.4, doubts: Vec::new() };
+        let contest = Contest::all(&subject).swap_remove(0);
+        results.fairness.push(Row { contest, outcomes: [28.0, 29.0, 52.0].map(outcome).into() });
+        let (goodput, echo) = ([vec![90.0; 20], vec![0.0; 20], vec![80.0; 20]].concat(), vec![Some(5050.0)]);
+        let event = EVENTS[0];
+        results.lines.push(Line { subject: subject.clone(), event, goodput, echo, ended: 0, doubts: Vec::new() });
+        results.sweep.push(Point { subject, round_trip: 50, loss: 0.1, goodput: 93.21, doubts: Vec::new() });
+        let text = tables(&results);
+        for line in [
+            "| ours | beside TCP CUBIC, first to start | 1 | 29 (28..52) | 18.9 | 0.40 | 30 to 70 %: **not met** |",
+            "| ours | 90.0 | 0.00 | 5050 | 0 |",
+            "| 50 | 0.1 | 93.2 |",
+            "## An outage of 5 s",
+            "![an outage of 5 s](plots/outage-5s.svg)",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Options {
     /// A look in about six minutes: three links, CUBIC only, one seed, shorter windows.
     #[arg(long)]
     pub quick: bool,
-    /// Only this part: rows, or a case of them such as `alone`, `bulk`, `beside/to-client/4`; may be given several times.
+    /// Only this part: rows, or a case of them such as `alone`, `bulk`, `beside/to-client/4`; fairness; lines; sweep; may be given several times.
     #[arg(long, value_name = "PART")]
     pub only: Vec<String>,
     /// Only this link, any that has a name (`link --list`); may be given several times.
@@ -58,12 +58,18 @@ pub struct Options {
     /// How long bulk goes on before that [default: 2.5, with --quick 1.5]
     #[arg(long, value_name = "SECONDS")]
     pub ramp: Option<f64>,
+    /// How long each contest of the fairness table goes on [default: 60, with --quick 20]
+    #[arg(long, value_name = "SECONDS")]
+    pub fairness_seconds: Option<f64>,
     /// Write all figures of all seeds to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write the tables, with the facts of the machine, to this file.
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
+    /// Write the plots to this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub plots: Option<PathBuf>,
     /// Write docs/benchmarks-wan.md and docs/plots/ (run it in the project's folder).
     #[arg(long)]
     pub write_docs: bool,
@@ -173,6 +179,13 @@ impl Options {
         self.seed..self.seed + count
     }
 
+    /// How long contests go on, and with how many seeds.
+    pub fn fairness(&self) -> (Duration, std::ops::Range<u64>) {
+        let length = if self.quick { 20.0 } else { 60.0 };
+        let seeds = self.seeds.unwrap_or(if self.quick { 1 } else { 3 });
+        (Duration::from_secs_f64(self.fairness_seconds.unwrap_or(length)), self.seed..self.seed + seeds)
+    }
+
     /// How long things take.
     pub fn timing(&self) -> Timing {
         let seconds = |asked: Option<f64>, full: f64, quick: f64| {
@@ -229,7 +242,7 @@ impl Options {
 }
 
 /// What there is beside the cases.
-const PARTS: [&str; 1] = ["rows"];
+const PARTS: [&str; 4] = ["rows", "fairness", "lines", "sweep"];
 
 #[cfg(test)]
 mod tests {

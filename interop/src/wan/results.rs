@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::case::{CASES, Case, Metric};
+use super::fairness::Row;
 use super::log::Latencies;
 use super::measure::{Found, Which};
 use super::subject::Subject;
+use super::sweep::Point;
+use super::timeline::{EVENTS, Line};
 use crate::bench::machine::Machine;
 use crate::bench::results::Rounds;
 
@@ -27,6 +30,14 @@ pub struct Results {
     pub failures: Vec<Failure>,
     /// Every measurement of a case.
     pub starts: Vec<Start>,
+    /// Every contest.
+    pub fairness: Vec<Row>,
+    /// For how long each contest went on, in seconds.
+    pub fairness_seconds: f64,
+    /// Every time line.
+    pub lines: Vec<Line>,
+    /// Goodput over loss.
+    pub sweep: Vec<Point>,
 }
 
 /// One measurement.
@@ -61,7 +72,17 @@ pub struct Failure {
 impl Results {
     /// None yet.
     pub fn new(machine: Machine, command: String) -> Self {
-        Self { machine, command, skipped: Vec::new(), failures: Vec::new(), starts: Vec::new() }
+        Self {
+            machine,
+            command,
+            skipped: Vec::new(),
+            failures: Vec::new(),
+            starts: Vec::new(),
+            fairness: Vec::new(),
+            fairness_seconds: 0.0,
+            lines: Vec::new(),
+            sweep: Vec::new(),
+        }
     }
 
     /// One measurement.
@@ -112,6 +133,12 @@ impl Results {
         starts.fold((Latencies::default(), Latencies::default()), |(echo, dial), start| {
             (echo.and(start.echo.clone()), dial.and(start.dial.clone()))
         })
+    }
+
+    /// The time lines of each event that has some.
+    pub fn lines_by_event(&self) -> Vec<(&'static str, Vec<&Line>)> {
+        let of = |key| self.lines.iter().filter(|line| line.event.key == key).collect::<Vec<_>>();
+        EVENTS.iter().map(|event| (event.key, of(event.key))).filter(|(_, lines)| !lines.is_empty()).collect()
     }
 
     /// How many seeds a subject had, at least and at most.

@@ -7,7 +7,7 @@ use crate::certificates::Folder;
 use crate::peer::Make;
 
 /// Programs, certificates, and how long things take.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Setting {
     /// This project's programs.
     pub ours: Make,

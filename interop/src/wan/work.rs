@@ -32,8 +32,7 @@ pub struct Works {
 pub struct Bulk {
     direction: Direction,
     to_client: Arc<AtomicU64>,
-    /// Dials that ended, or could not be made.
-    pub ended: Arc<AtomicU64>,
+    ended: Arc<AtomicU64>,
 }
 
 /// What has arrived, and when.
@@ -103,6 +102,16 @@ impl Works {
 }
 
 impl Bulk {
+    /// Dials that ended, or could not be made, so far.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that have come to clients so far.
+    pub fn to_client(&self) -> u64 {
+        self.to_client.load(Ordering::Relaxed)
+    }
+
     /// What has arrived so far. Of several that go to targets, all together.
     ///
     /// # Errors
