@@ -11,6 +11,10 @@ package() { # the Debian package that has a program
         ip) echo iproute2 ;;
         nft) echo nftables ;;
         sha256sum | mktemp) echo coreutils ;;
+        chrt) echo util-linux ;;
+        ssh) echo openssh-client ;;
+        sshd) echo openssh-server ;;
+        sysctl) echo procps ;;
         *) echo "$1" ;;
     esac
 }

@@ -31,6 +31,11 @@ use measure::Bench;
 use options::Options;
 use results::{Lane, Results};
 
+/// How this run was started, for a report: `scripts/bench.sh` and what followed.
+pub(crate) fn command_line() -> String {
+    std::env::args().skip(1).fold("scripts/bench.sh".to_owned(), |line, argument| line + " " + &argument)
+}
+
 /// Runs the whole benchmark, writes what was asked for, and prints the table.
 ///
 /// # Errors
@@ -47,7 +52,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         folder: folder.0.clone(),
         timing: options.timing(),
     };
-    let mut results = Results::new(Machine::look(), options.command_line(), options.rounds_text(), options.ways());
+    let mut results = Results::new(Machine::look(), command_line(), options.rounds_text(), options.ways());
     if results.machine.is_busy() {
         eprintln!("the load average is {}: others use this machine, ratios may be off", results.machine.load_before);
     }
@@ -103,24 +108,24 @@ fn write_out(options: &Options, results: &Results) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     eprintln!("wrote {}", path.display());
     Ok(())
 }
 
 /// Lets this process, and so those that it starts, open as many files as it may.
-fn raise_file_limit() -> anyhow::Result<()> {
+pub(crate) fn raise_file_limit() -> anyhow::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")
 }
 
 /// Holds certificates, sockets and logs of one run; its path is short, as those of Unix sockets must be.
-struct RunFolder(PathBuf);
+pub(crate) struct RunFolder(pub PathBuf);
 
 impl RunFolder {
-    fn new() -> anyhow::Result<Self> {
+    pub fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("konnectivity-bench-{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))

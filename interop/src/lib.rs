@@ -8,6 +8,7 @@
 //! - [`load`]: clients and targets, and what they do to a pair.
 //! - [`bench`](mod@bench): the benchmark made of these.
 //! - [`matrix`]: every pairing of programs through every scenario.
+//! - [`wan`]: the benchmark on bad links.
 //! - [`migration`]: a running cluster moves from the reference to this project and back.
 
 #![warn(missing_docs)]
@@ -21,3 +22,4 @@ pub mod matrix;
 pub mod migration;
 pub mod pair;
 pub mod peer;
+pub mod wan;

@@ -56,6 +56,10 @@ const DEVICE: &str = "link0";
 const TRANSMIT_QUEUE: &str = "5000";
 /// Private addresses (RFC 1918 and RFC 4193); the namespaces keep them from everybody else's.
 const NETWORK: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 99, 0, 0), Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, 0));
+/// The cloud's address on every link, for certificates that are made before there is one.
+pub const CLOUD_IPV4: Ipv4Addr = Ipv4Addr::from_bits(NETWORK.0.to_bits() + CLOUD as u32);
+const SITE: u8 = 1;
+const CLOUD: u8 = 2;
 
 /// A running link; dropping it ends the processes in its namespaces and removes them.
 #[derive(Debug)]
@@ -122,8 +126,8 @@ impl Link {
         profile.check()?;
         Self::possible()?;
         let mtu = profile.device_mtu();
-        let (site, site_device) = End::create("site", 1, mtu)?;
-        let (cloud, cloud_device) = End::create("cloud", 2, mtu)?;
+        let (site, site_device) = End::create("site", SITE, mtu)?;
+        let (cloud, cloud_device) = End::create("cloud", CLOUD, mtu)?;
         let paths = [Path::new(profile.up.clone(), seed, 0), Path::new(profile.down.clone(), seed, 1)];
         let middlebox = Middlebox::new(profile.rebinds.clone(), profile.udp_blocked.clone());
         let shared = Arc::new(Shared::new(paths, middlebox).map_err(StartError::Thread)?);

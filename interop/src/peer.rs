@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::certificates::Folder;
+use crate::link::netns;
 use process::Process;
 
 /// A pair that is not ready by then has failed.
@@ -65,6 +66,20 @@ pub enum Frontend {
     MutualTls(SocketAddr),
 }
 
+/// Where a pair's programs run. The server is where the caller is.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Where the server listens for agents; its certificate must name it.
+    pub server: Ipv4Addr,
+    /// The network namespace of the agent, if it is another than the caller's.
+    pub agent: Option<String>,
+}
+
+impl Places {
+    /// Both on this machine, by loopback.
+    pub const LOOPBACK: Self = Self { server: Ipv4Addr::LOCALHOST, agent: None };
+}
+
 /// One server and one agent, joined; both are killed when this is dropped.
 #[derive(Debug)]
 pub struct Pair {
@@ -78,7 +93,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Starts both programs with logs and socket in `folder`, and waits until both say that they are ready.
+    /// Starts both programs on loopback with logs and socket in `folder`, and waits until both say that they are ready.
     ///
     /// # Errors
     /// A program that cannot be started, that ends, or that is not ready in time; with the last lines of its log.
@@ -91,10 +106,28 @@ impl Pair {
         certificates: &Folder,
         folder: &Path,
     ) -> anyhow::Result<Self> {
+        Self::start_at(&Places::LOOPBACK, make, (mode, entrance), certificates, folder).await
+    }
+
+    /// The same elsewhere. The server's health is asked for on loopback where the caller is, the agent's on loopback in
+    /// its namespace.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::start`].
+    pub async fn start_at(
+        places: &Places,
+        make: &Make,
+        (mode, entrance): (Mode, Entrance),
+        certificates: &Folder,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let [agent_port, server_health, agent_health] = ports::free();
         let (frontend, frontend_args) = frontend(entrance, &make.name, certificates, folder);
-        let server_args =
-            server_arguments(mode, certificates, agent_port, server_health).into_iter().chain(frontend_args);
+        let server_args = server_arguments(mode, certificates, (places.server, agent_port), server_health).into_iter();
+        let server_args = server_args.chain(frontend_args);
         let mut server = Process::start(
             &format!("{}-server", make.name),
             &make.server,
@@ -102,15 +135,13 @@ impl Pair {
             folder,
         )?;
         // An agent that finds no server waits a second before its next try.
-        ready(&mut server, server_health, "/healthz").await?;
-        let mut agent = Process::start(
-            &format!("{}-agent", make.name),
-            &make.agent,
-            agent_arguments(certificates, agent_port, agent_health).into_iter().chain(make.agent_args.iter().cloned()),
-            folder,
-        )?;
-        ready(&mut agent, agent_health, "/readyz").await?;
-        ready(&mut server, server_health, "/readyz").await?;
+        ready(&mut server, None, server_health, "/healthz").await?;
+        let agent_args = agent_arguments(certificates, (places.server, agent_port), agent_health).into_iter();
+        let agent_args = agent_args.chain(make.agent_args.iter().cloned());
+        let name = format!("{}-agent", make.name);
+        let mut agent = Process::start_in(places.agent.as_deref(), &name, &make.agent, agent_args, folder)?;
+        ready(&mut agent, places.agent.as_deref(), agent_health, "/readyz").await?;
+        ready(&mut server, None, server_health, "/readyz").await?;
         Ok(Self { server, agent, frontend, name: make.name.clone() })
     }
 
@@ -164,7 +195,12 @@ fn frontend(entrance: Entrance, name: &str, certificates: &Folder, folder: &Path
     }
 }
 
-fn server_arguments(mode: Mode, certificates: &Folder, agent_port: u16, health_port: u16) -> Vec<String> {
+fn server_arguments(
+    mode: Mode,
+    certificates: &Folder,
+    (address, port): (Ipv4Addr, u16),
+    health_port: u16,
+) -> Vec<String> {
     let [admin_port] = ports::free();
     vec![
         match mode {
@@ -174,8 +210,8 @@ fn server_arguments(mode: Mode, certificates: &Folder, agent_port: u16, health_p
         file_flag("cluster-cert", certificates, "server.crt"),
         file_flag("cluster-key", certificates, "server.key"),
         file_flag("cluster-ca-cert", certificates, "ca.crt"),
-        "--agent-bind-address=127.0.0.1".to_owned(),
-        format!("--agent-port={agent_port}"),
+        format!("--agent-bind-address={address}"),
+        format!("--agent-port={port}"),
         "--admin-bind-address=127.0.0.1".to_owned(),
         format!("--admin-port={admin_port}"),
         "--health-bind-address=127.0.0.1".to_owned(),
@@ -185,11 +221,11 @@ fn server_arguments(mode: Mode, certificates: &Folder, agent_port: u16, health_p
     ]
 }
 
-fn agent_arguments(certificates: &Folder, agent_port: u16, health_port: u16) -> Vec<String> {
+fn agent_arguments(certificates: &Folder, (address, port): (Ipv4Addr, u16), health_port: u16) -> Vec<String> {
     let [admin_port] = ports::free();
     vec![
-        "--proxy-server-host=127.0.0.1".to_owned(),
-        format!("--proxy-server-port={agent_port}"),
+        format!("--proxy-server-host={address}"),
+        format!("--proxy-server-port={port}"),
         file_flag("ca-cert", certificates, "ca.crt"),
         file_flag("agent-cert", certificates, "agent.crt"),
         file_flag("agent-key", certificates, "agent.key"),
@@ -205,11 +241,11 @@ fn file_flag(flag: &str, certificates: &Folder, file: &str) -> String {
 }
 
 /// Asks until the answer is 200, the process ends, or the time is over.
-async fn ready(process: &mut Process, port: u16, path: &str) -> anyhow::Result<()> {
+async fn ready(process: &mut Process, namespace: Option<&str>, port: u16, path: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
     loop {
         process.check()?;
-        let last = match timeout(Duration::from_secs(1), status(port, path)).await {
+        let last = match timeout(Duration::from_secs(1), status(namespace, port, path)).await {
             Ok(Ok(200)) => return Ok(()),
             Ok(Ok(status)) => format!("it answered {status}"),
             Ok(Err(error)) => format!("{error:#}"),
@@ -226,8 +262,19 @@ async fn ready(process: &mut Process, port: u16, path: &str) -> anyhow::Result<(
     }
 }
 
-async fn status(port: u16, path: &str) -> anyhow::Result<u16> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+async fn status(namespace: Option<&str>, port: u16, path: &str) -> anyhow::Result<u16> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = match namespace {
+        None => TcpStream::connect(address).await?,
+        Some(name) => {
+            let stream = netns::inside(name, "connect", || {
+                let stream = std::net::TcpStream::connect(address)?;
+                stream.set_nonblocking(true)?;
+                Ok(stream)
+            });
+            TcpStream::from_std(stream?)?
+        }
+    };
     let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut reply = String::new();

@@ -58,7 +58,7 @@ impl Bench {
     /// # Errors
     /// Whatever failed, with the last lines of the log of a program that ended.
     pub async fn measure(&self, lane: Lane, case: &Case) -> anyhow::Result<Figures> {
-        let mut targets = Targets::start().await?;
+        let mut targets = Targets::start()?;
         let Lane::Through(way, subject) = lane else {
             return self.figures(case, &Path::Direct, &mut targets, None).await;
         };

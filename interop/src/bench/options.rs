@@ -212,11 +212,6 @@ impl Options {
         }
         Ok(makes)
     }
-
-    /// How this run was started, for the report: `scripts/bench.sh` and what followed.
-    pub fn command_line(&self) -> String {
-        std::env::args().skip(1).fold("scripts/bench.sh".to_owned(), |line, argument| line + " " + &argument)
-    }
 }
 
 #[cfg(test)]

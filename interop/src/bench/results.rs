@@ -116,6 +116,12 @@ impl Serialize for Figure {
 }
 
 impl Rounds {
+    /// These, if there are any.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let rounds = Self(figures.into_iter().map(Figure).collect());
+        (!rounds.0.is_empty()).then_some(rounds)
+    }
+
     /// The middle one (of two middle ones the mean).
     pub fn median(&self) -> f64 {
         let sorted = self.sorted();

@@ -28,7 +28,7 @@ pub struct Named {
 }
 
 /// All of them.
-pub const ALL: [Named; 12] = [
+pub const ALL: [Named; 14] = [
     Named { name: "lan", about: "a share of an office network; a tunnel must not be in its way", make: lan },
     Named { name: "dsl", about: "VDSL with PPPoE", make: dsl },
     Named { name: "lte", about: "a good mobile network, the rate follows the cell's load", make: lte },
@@ -41,6 +41,7 @@ pub const ALL: [Named; 12] = [
     },
     Named { name: "geo-satellite", about: "a satellite that stands still, 35,786 km away", make: geo_satellite },
     Named { name: "leo-satellite", about: "satellites that take turns every 15 s, 550 km away", make: leo_satellite },
+    Named { name: "edge-50ms-0", about: "an edge site on a path without fault", make: || twice(edge(50, 0.0)) },
     Named {
         name: "edge-50ms-1",
         about: "an edge site on a path that loses packets without being full",
@@ -48,6 +49,11 @@ pub const ALL: [Named; 12] = [
     },
     Named { name: "edge-100ms-3", about: "the same, further away and worse", make: || twice(edge(100, 0.03)) },
     Named { name: "edge-100ms-5", about: "the same, at its worst", make: || twice(edge(100, 0.05)) },
+    Named {
+        name: "edge-50ms-reordering",
+        about: "an edge site on several routes at once",
+        make: || twice(Conditions { jitter: Jitter::Reordering(ms(5)), ..edge(50, 0.0) }),
+    },
     Named {
         name: "bufferbloat",
         about: "a router that would rather delay than drop: 0.8 s of queue",

@@ -103,14 +103,16 @@ impl Namespace {
         what: &'static str,
         work: impl FnOnce() -> io::Result<T> + Send,
     ) -> Result<T, NetnsError> {
-        let enter_and_work = || {
-            let file = File::open(Path::new(FOLDER).join(&self.name))?;
-            setns(file, CloneFlags::CLONE_NEWNET)?;
-            work()
-        };
-        let result = thread::scope(|scope| scope.spawn(enter_and_work).join());
-        let result = result.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
-        result.map_err(|source| NetnsError::Inside { name: self.name.clone(), what, source })
+        inside(&self.name, what, work)
+    }
+
+    /// Moves the calling thread into it, for good: its sockets, and the programs and threads that it starts, are there
+    /// from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn enter(&self) -> Result<(), NetnsError> {
+        enter(&self.name).map_err(|source| NetnsError::Inside { name: self.name.clone(), what: "stay", source })
     }
 
     /// Sets a value below `/proc/sys/net`.
@@ -187,6 +189,29 @@ fn kill_processes_in(namespace: u64) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     }
+}
+
+/// Does something in the namespace of that name, on a thread of its own: a socket made there stays there.
+///
+/// # Errors
+/// When it cannot be entered, or what the work returns.
+pub fn inside<T: Send>(
+    name: &str,
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> Result<T, NetnsError> {
+    let enter_and_work = || {
+        enter(name)?;
+        work()
+    };
+    let result = thread::scope(|scope| scope.spawn(enter_and_work).join());
+    let result = result.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
+    result.map_err(|source| NetnsError::Inside { name: name.to_owned(), what, source })
+}
+
+fn enter(name: &str) -> io::Result<()> {
+    setns(File::open(Path::new(FOLDER).join(name))?, CloneFlags::CLONE_NEWNET)?;
+    Ok(())
 }
 
 /// A program to be run in the namespace of that name: arguments, environment and so on are the caller's.

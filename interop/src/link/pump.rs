@@ -19,7 +19,7 @@ use tun_rs::SyncDevice;
 
 use super::ip::Packet;
 use super::middlebox::{Middlebox, Verdict};
-use super::path::Path;
+use super::path::{Cause, Path};
 use super::spread::Spread;
 
 /// Packets read from one device before what is due gets its turn: 2 ms of 400 Mbit/s.
@@ -70,6 +70,10 @@ pub struct Around {
     pub blocked: u64,
     /// UDP packets of no flow that the address translation knows.
     pub unmapped: u64,
+    /// UDP packets that were offered to the path.
+    pub udp_offered: u64,
+    /// Those of them that a full queue dropped.
+    pub udp_queue_full: u64,
     /// Packets that the receiving kernel did not take.
     pub refused: u64,
     /// How long after its time each packet was given to the receiving kernel.
@@ -197,7 +201,14 @@ impl Pump<'_> {
                 _ => middlebox.inwards(now, &mut packet),
             };
             let rest = match verdict {
-                Verdict::Passes => lane.path.offer(now, packet).err().map(|(_, packet)| packet),
+                Verdict::Passes => {
+                    let is_udp = packet.is_udp();
+                    let dropped = lane.path.offer(now, packet).err();
+                    let is_full = dropped.as_ref().is_some_and(|(cause, _)| *cause == Cause::QueueFull);
+                    lane.around.udp_offered += u64::from(is_udp);
+                    lane.around.udp_queue_full += u64::from(is_udp && is_full);
+                    dropped.map(|(_, packet)| packet)
+                }
                 Verdict::Blocked => {
                     lane.around.blocked += 1;
                     Some(packet)

@@ -32,6 +32,18 @@ impl Spread {
         self.max = self.max.max(nanos);
     }
 
+    /// What came after an earlier state of the same; its largest is that of all.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let buckets = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now.saturating_sub(*then));
+        Self {
+            buckets: buckets.collect(),
+            count: self.count.saturating_sub(earlier.count),
+            sum: self.sum.saturating_sub(earlier.sum),
+            max: self.max,
+        }
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.count
@@ -85,6 +97,17 @@ mod tests {
             let error = middle(bucket(value)).abs_diff(value);
             assert!(error <= value / 32, "{value} becomes {}", middle(bucket(value)));
         }
+    }
+
+    #[test]
+    fn what_came_later_is_what_is_left_without_what_came_before() {
+        let mut spread = Spread::default();
+        (1..=100).for_each(|_| spread.add(Duration::from_millis(1)));
+        let earlier = spread.clone();
+        (1..=10).for_each(|_| spread.add(Duration::from_millis(100)));
+        let later = spread.since(&earlier);
+        assert_eq!((later.count(), later.mean()), (10, Duration::from_millis(100)));
+        assert!(later.percentile(0.01) > Duration::from_millis(96));
     }
 
     #[test]

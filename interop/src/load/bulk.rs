@@ -98,7 +98,8 @@ fn since_start() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-async fn download(mut dial: Dial, arrived: Arc<AtomicU64>) -> std::io::Result<&'static str> {
+/// Reads from a source as fast as it can, and counts, to the end of the dial.
+pub(crate) async fn download(mut dial: Dial, arrived: Arc<AtomicU64>) -> std::io::Result<&'static str> {
     dial.write_all(&[0]).await?;
     dial.flush().await?;
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -110,7 +111,8 @@ async fn download(mut dial: Dial, arrived: Arc<AtomicU64>) -> std::io::Result<&'
     }
 }
 
-async fn upload(mut dial: Dial) -> std::io::Result<&'static str> {
+/// Writes to a sink as fast as it takes it, to the end of the dial.
+pub(crate) async fn upload(mut dial: Dial) -> std::io::Result<&'static str> {
     let chunk = vec![0xa5; CHUNK_BYTES];
     loop {
         if dial.write(&chunk).await? == 0 {

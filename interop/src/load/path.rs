@@ -1,5 +1,6 @@
 //! How a client reaches a target.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -65,6 +66,9 @@ pub enum Path {
     Grpc(PathBuf, Call),
     /// gRPC over mutual TLS.
     GrpcTls(SocketAddr, TlsConnector, Call),
+    /// Each target has a Unix socket of its own, behind which somebody else connects to it (`ssh -L`): such a dial has
+    /// no answer.
+    Forwarded(Arc<BTreeMap<SocketAddr, PathBuf>>),
 }
 
 impl Path {
@@ -118,6 +122,10 @@ impl Path {
             Self::GrpcTls(address, connector, call) => {
                 let client = Client::dial(tls(*address, connector).await?, call, &target.to_string()).await?;
                 Ok(Dial::GrpcTls(Box::new(client)))
+            }
+            Self::Forwarded(sockets) => {
+                let socket = sockets.get(&target).ok_or(io::ErrorKind::NotFound).map_err(io::Error::from)?;
+                Ok(Dial::Unix(UnixStream::connect(socket).await?))
             }
         }
     }

@@ -1,10 +1,13 @@
 //! The targets: a process of its own (this program once more, with [`COMMAND`]), on one thread, so that it takes neither
 //! the clients' time nor their file descriptors.
 //!
-//! It prints where it listens as one line of JSON and ends when its standard input does, so it never outlives the benchmark.
+//! It prints where it listens as one line of JSON. Its standard input is a socket, on which the counters are asked for; it
+//! ends when that does, so it never outlives the benchmark. No network is in between: the targets may be in another one.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,17 +16,22 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+
+use crate::link::netns;
 
 /// The benchmark's subcommand that calls [`serve`].
 pub const COMMAND: &str = "targets";
 
+/// What tells the process to listen on another address than loopback's.
+const ADDRESS: &str = "KONNECTIVITY_TARGETS_ADDRESS";
+
 /// What sources and sinks move at a time.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Echo targets listen on so many loopback addresses, so that the agent's ports for outgoing connections do not run out.
+/// On loopback, echo targets listen on so many addresses, so that the agent's ports for outgoing connections do not run out.
 const ECHO_ADDRESSES: u8 = 8;
 
 /// Where the targets of a process listen.
@@ -33,7 +41,7 @@ struct Addresses {
     source: SocketAddr,
     sink: SocketAddr,
     stalled: SocketAddr,
-    counters: SocketAddr,
+    object: SocketAddr,
 }
 
 /// What the targets have carried, and when that was read.
@@ -52,19 +60,35 @@ pub struct Counters {
 pub struct Targets {
     child: Child,
     addresses: Addresses,
-    counters: TcpStream,
+    counters: UnixStream,
 }
 
 impl Targets {
-    /// Starts the process.
+    /// Starts the process, on loopback.
     ///
     /// # Errors
     /// When it cannot be started or does not say where it listens.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub fn start() -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let mut child = Command::new(program)
+        Self::spawn(Command::new(program))
+    }
+
+    /// Starts the process in a network namespace, on this address there.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not say where it listens.
+    pub fn start_in(namespace: &str, address: Ipv4Addr) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut command = netns::command(namespace, program);
+        command.env(ADDRESS, address.to_string());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> anyhow::Result<Self> {
+        let (counters, theirs) = StdUnixStream::pair().context("cannot make a pair of sockets")?;
+        let mut child = command
             .arg(COMMAND)
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start the targets")?;
@@ -72,7 +96,8 @@ impl Targets {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).context("cannot read from the targets")?;
         let addresses: Addresses = serde_json::from_str(&line).context("the targets do not say where they listen")?;
-        let counters = TcpStream::connect(addresses.counters).await.context("cannot reach the targets")?;
+        counters.set_nonblocking(true).context("cannot use the pair of sockets")?;
+        let counters = UnixStream::from_std(counters).context("cannot use the pair of sockets")?;
         Ok(Self { child, addresses, counters })
     }
 
@@ -94,6 +119,11 @@ impl Targets {
     /// Reads as fast as it can.
     pub fn sink(&self) -> SocketAddr {
         self.addresses.sink
+    }
+
+    /// Reads eight bytes, a number in network byte order, and answers with so many bytes and the end.
+    pub fn object(&self) -> SocketAddr {
+        self.addresses.object
     }
 
     /// Accepts and never reads.
@@ -153,8 +183,8 @@ enum Kind {
     Echo,
     Source,
     Sink,
+    Object,
     Stalled,
-    Counters,
 }
 
 #[derive(Debug)]
@@ -179,25 +209,27 @@ pub async fn serve() -> anyhow::Result<()> {
     });
     let mut tasks = JoinSet::new();
     let mut echo = Vec::new();
-    for host in 1..=ECHO_ADDRESSES {
-        echo.push(listen(&mut tasks, &shared, Kind::Echo, Ipv4Addr::new(127, 0, 0, host)).await?);
+    let elsewhere = std::env::var(ADDRESS).ok().map(|address| address.parse()).transpose()?;
+    let address = elsewhere.unwrap_or(Ipv4Addr::LOCALHOST);
+    for host in 1..=elsewhere.map_or(ECHO_ADDRESSES, |_| 1) {
+        let address = elsewhere.unwrap_or(Ipv4Addr::new(127, 0, 0, host));
+        echo.push(listen(&mut tasks, &shared, Kind::Echo, address).await?);
     }
     let addresses = Addresses {
         echo,
-        source: listen(&mut tasks, &shared, Kind::Source, Ipv4Addr::LOCALHOST).await?,
-        sink: listen(&mut tasks, &shared, Kind::Sink, Ipv4Addr::LOCALHOST).await?,
-        stalled: listen(&mut tasks, &shared, Kind::Stalled, Ipv4Addr::LOCALHOST).await?,
-        counters: listen(&mut tasks, &shared, Kind::Counters, Ipv4Addr::LOCALHOST).await?,
+        source: listen(&mut tasks, &shared, Kind::Source, address).await?,
+        sink: listen(&mut tasks, &shared, Kind::Sink, address).await?,
+        stalled: listen(&mut tasks, &shared, Kind::Stalled, address).await?,
+        object: listen(&mut tasks, &shared, Kind::Object, address).await?,
     };
     println!("{}", serde_json::to_string(&addresses)?);
     std::io::stdout().flush()?;
-    // A blocking read on a thread of its own: the reactor's standard input would take turns with the load.
-    let (ended, end) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        let _ = ended.send(());
-    });
-    let _ = end.await;
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("there is no standard input")?;
+    let stdin = StdUnixStream::from(stdin);
+    stdin.set_nonblocking(true).context("the standard input is not the benchmark's socket")?;
+    let mut stdin = UnixStream::from_std(stdin).context("the standard input is not the benchmark's socket")?;
+    // Its end is the benchmark's.
+    let _ = counters(&mut stdin, &shared).await;
     Ok(())
 }
 
@@ -238,7 +270,7 @@ async fn answer(mut stream: TcpStream, kind: Kind, shared: Arc<Shared>) {
             shared.release.notified().await;
             Ok(())
         }
-        Kind::Counters => counters(&mut stream, &shared).await,
+        Kind::Object => object(&mut stream, &shared).await,
     };
 }
 
@@ -261,6 +293,17 @@ async fn source(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> 
     }
 }
 
+async fn object(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let mut left = stream.read_u64().await?;
+    let chunk = vec![0x6b; CHUNK_BYTES];
+    while left > 0 {
+        let length = stream.write(&chunk[..CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES))]).await?;
+        shared.sent.fetch_add(length as u64, Ordering::Relaxed);
+        left -= length as u64;
+    }
+    stream.shutdown().await
+}
+
 async fn sink(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -271,7 +314,7 @@ async fn sink(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
     }
 }
 
-async fn counters(stream: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
+async fn counters(stream: &mut UnixStream, shared: &Shared) -> std::io::Result<()> {
     loop {
         if stream.read_u8().await? == Question::Release as u8 {
             shared.release.notify_waiters();

@@ -75,7 +75,9 @@ async fn by_grpc(path: &Path, target: &str) -> Result<Dial, DialError> {
             let stream = connector.connect(ServerName::from(address.ip()), stream).await?;
             Ok(Dial::GrpcTls(Box::new(grpc::Client::dial(stream, call, target).await?)))
         }
-        Path::Direct | Path::Unix(_) | Path::MutualTls(..) => Err(DialError::Refused("no path of gRPC".to_owned())),
+        Path::Direct | Path::Unix(_) | Path::MutualTls(..) | Path::Forwarded(_) => {
+            Err(DialError::Refused("no path of gRPC".to_owned()))
+        }
     }
 }
 

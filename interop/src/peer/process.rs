@@ -42,6 +42,24 @@ impl Process {
         Ok(Self { name: name.to_owned(), program: program.to_owned(), arguments, child, log })
     }
 
+    /// The same in another network namespace, if one is named.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in(
+        namespace: Option<&str>,
+        name: &str,
+        program: &Path,
+        arguments: impl Iterator<Item = String>,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let Some(namespace) = namespace else { return Self::start(name, program, arguments, folder) };
+        // `ip` becomes the program, under the same process id.
+        let program = program.to_str().with_context(|| format!("{} is no text", program.display()))?;
+        let before = ["netns", "exec", namespace, program].map(str::to_owned);
+        Self::start(name, Path::new("ip"), before.into_iter().chain(arguments), folder)
+    }
+
     /// Starts it once more with the same arguments, after its end; kills it first if it still runs. The log goes on.
     ///
     /// # Errors
