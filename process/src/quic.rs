@@ -40,13 +40,13 @@ pub struct QuicOptions {
     #[arg(default_value_t = ByteSize(defaults().stream_receive_window))]
     pub stream_receive_window: ByteSize,
 
-    /// Bytes of one connection that may wait unread while no dial is stalled; each stalled dial raises it by its own
-    /// window
+    /// Bytes of one connection that may wait unread at first; it grows as the path needs, and each stalled dial raises it by
+    /// its own window
     #[arg(long = "quic-connection-receive-window", value_name = "BYTES")]
     #[arg(default_value_t = ByteSize(defaults().connection_receive_window))]
     pub connection_receive_window: ByteSize,
 
-    /// Bytes by which all connections together may raise their windows for stalled dials. When it is spent, the dial
+    /// Bytes by which all connections together may raise their windows. When it is spent, the dial
     /// that is stalled for longest is ended with an error
     #[arg(long = "quic-memory-budget", value_name = "BYTES")]
     #[arg(default_value_t = ByteSize(defaults().memory_budget))]
@@ -217,8 +217,8 @@ mod tests {
             ("--quic-idle-timeout=-1s", "quic idle timeout -1s must be greater than 0"),
             ("--quic-stream-receive-window=1", "is out of range; set it to 64KiB up to 1TiB"),
             ("--quic-connection-receive-window=2TiB", "is out of range; set it to 64KiB up to 1TiB"),
-            ("--quic-connection-receive-window=1MiB", "is below quic-stream-receive-window, 2560KiB"),
-            ("--quic-memory-budget=1MiB", "is below quic-stream-receive-window, 2560KiB"),
+            ("--quic-connection-receive-window=1MiB", "is below quic-stream-receive-window, 5MiB"),
+            ("--quic-memory-budget=1MiB", "is below quic-stream-receive-window, 5MiB"),
             ("--quic-memory-budget=0", "is out of range; set it to 64KiB up to 1TiB"),
             ("--quic-max-dials=0", "is out of range; set it to 1 up to 1000000"),
             ("--quic-max-dials=1000001", "is out of range; set it to 1 up to 1000000"),

@@ -51,8 +51,9 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn reserve(&self, bytes: u64) -> bool {
-        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+    /// Takes `bytes` if at least `spare` are left then.
+    pub(crate) fn reserve(&self, bytes: u64, spare: u64) -> bool {
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit.saturating_sub(spare));
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 

@@ -29,6 +29,7 @@ mod filter;
 mod loss;
 mod model;
 mod rate;
+mod room;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -37,6 +38,8 @@ mod tests;
 use std::{fmt, str::FromStr, sync::Arc};
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+
+pub(crate) use room::Room;
 
 /// Which congestion controller a connection sends with; each end chooses its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,8 +69,13 @@ impl CongestionControl {
         }
     }
 
-    /// Makes controllers that begin with a window of `initial_window` bytes.
-    pub(crate) fn factory(self, initial_window: u64) -> Arc<dyn ControllerFactory + Send + Sync> {
+    /// Makes controllers that begin with a window of `initial_window` bytes, and let pass beyond theirs what there is
+    /// `room` for.
+    pub(crate) fn factory(self, initial_window: u64, room: Arc<Room>) -> Arc<dyn ControllerFactory + Send + Sync> {
+        Arc::new(room::RoomFactory { inner: self.bare_factory(initial_window), room })
+    }
+
+    fn bare_factory(self, initial_window: u64) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
             Self::Model => Arc::new(controller::ModelFactory { initial_window }),
             Self::Cubic => {

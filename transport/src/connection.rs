@@ -13,11 +13,14 @@ use quinn::VarInt;
 use self::shared::Shared;
 use crate::{
     budget::MemoryBudget,
+    congestion::Room,
     control::{ControlReceiver, ControlSender},
     dial::{IncomingDial, OpenDial, OpenedDial},
     flow::DialFlow,
+    nudge::{self, Nudge},
     settings::QuicSettings,
     stream::{ReceiveHalf, SendMessageError},
+    window,
     wire::{
         code::ConnectionCode,
         codec::{self, MAX_DIAL_REQUEST_BYTES},
@@ -25,8 +28,8 @@ use crate::{
     },
 };
 
-/// Receive windows are adapted this often.
-const WINDOW_SAMPLE: Duration = Duration::from_secs(1);
+/// Receive windows are adapted this often, and the peer is nudged this often if there is reason to.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Why a connection is gone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +130,14 @@ pub struct ConnectionStats {
     pub age: Duration,
 }
 
+/// What was seen of a connection a second ago.
+#[derive(Debug, Default)]
+struct Before {
+    received: u64,
+    blocked: u64,
+    nudge: Nudge,
+}
+
 /// A connection; clones are handles to the same one. It stays open until [`Self::close`] or until the last handle and
 /// stream have gone.
 #[derive(Debug, Clone)]
@@ -142,8 +153,9 @@ impl Connection {
         endpoint: Option<quinn::Endpoint>,
         settings: &QuicSettings,
         budget: Arc<MemoryBudget>,
+        room: Arc<Room>,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(quinn, settings, budget)), endpoint }
+        Self { shared: Arc::new(Shared::new(quinn, settings, budget, room)), endpoint }
     }
 
     /// Opens the control stream (agent).
@@ -166,7 +178,10 @@ impl Connection {
 
     fn control(&self, send: quinn::SendStream, receive: quinn::RecvStream) -> (ControlSender, ControlReceiver) {
         let flow = Arc::new(DialFlow::new(Instant::now()));
-        (ControlSender::new(send), ControlReceiver::new(ReceiveHalf::new(receive, flow)))
+        let sender = ControlSender::new(send);
+        // A connection has one control stream; of others the peer is told that they break the protocol.
+        let _ = self.shared.control.set(sender.nudger());
+        (sender, ControlReceiver::new(ReceiveHalf::new(receive, flow)))
     }
 
     /// Opens a stream and sends the request for a dial (server). The answer is [`OpenedDial::reply`].
@@ -231,19 +246,36 @@ impl Connection {
         }
     }
 
-    /// Keeps the receive windows in step with the path until the connection is gone. One task per connection runs it.
+    /// Keeps the receive windows in step with the path, and finds out whether a path that has become quiet is still there,
+    /// until the connection is gone. One task per connection runs it.
     pub async fn govern(&self) {
-        let mut before = 0;
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before = Before::default();
         loop {
-            let period = tokio::time::sleep(WINDOW_SAMPLE);
             tokio::select! {
-                () = period => {}
+                _ = ticks.tick() => {}
                 _ = self.shared.quinn.closed() => return,
             }
+            let stats = self.shared.quinn.stats();
             let received = self.shared.bytes_received();
-            let change = self.shared.windows.sample(received - before, self.shared.quinn.rtt(), Instant::now());
-            before = received;
-            self.shared.apply(&change);
+            let seen = window::Seen {
+                bytes_per_second: received - before.received,
+                rtt: stats.path.rtt,
+                blocked: stats.frame_rx.data_blocked != before.blocked,
+            };
+            (before.received, before.blocked) = (received, stats.frame_rx.data_blocked);
+            self.shared.apply(&self.shared.windows.sample(seen, Instant::now()));
+            let seen = nudge::Seen {
+                heard: stats.udp_rx.datagrams,
+                moved: stats.frame_rx.stream,
+                owed: self.shared.credit.used() > 0,
+                exposed: self.endpoint.is_some() && self.open_dials() > 0,
+                rtt: stats.path.rtt,
+            };
+            if before.nudge.tick(seen) {
+                self.shared.nudge(u64::from(stats.path.current_mtu));
+            }
         }
     }
 

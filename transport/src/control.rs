@@ -1,8 +1,14 @@
 //! The control stream: who is at the other end, and what concerns the connection as a whole.
 
-use std::time::Duration;
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
-use tokio::time::timeout;
+use bytes::Bytes;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     connection::{Connection, ConnectionLost},
@@ -35,14 +41,38 @@ pub enum HelloError {
 /// The sending side of the control stream.
 #[derive(Debug)]
 pub struct ControlSender {
-    stream: quinn::SendStream,
+    stream: Arc<Mutex<quinn::SendStream>>,
+}
+
+/// A message without a body: its length, zero. Every version skips it.
+const NUDGE: Bytes = Bytes::from_static(&[0]);
+
+/// Sends messages that say nothing, for the sake of their acknowledgement.
+#[derive(Debug)]
+pub(crate) struct Nudger {
+    stream: Arc<Mutex<quinn::SendStream>>,
+}
+
+impl Nudger {
+    /// Sends one, if that can be done now. When another message waits to be sent, or the peer takes no bytes, there is
+    /// none: it could not be sooner there than what waits.
+    pub(crate) fn nudge(&self) {
+        if let Ok(mut stream) = self.stream.try_lock() {
+            // A single byte is sent at once or not at all; whoever waits for the stream learns if it is broken.
+            let _ = pin!(stream.write_chunk(NUDGE)).poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
 }
 
 impl ControlSender {
     pub(crate) fn new(stream: quinn::SendStream) -> Self {
         // A stream that is closed already needs no priority.
         let _ = stream.set_priority(CONTROL_PRIORITY);
-        Self { stream }
+        Self { stream: Arc::new(Mutex::new(stream)) }
+    }
+
+    pub(crate) fn nudger(&self) -> Nudger {
+        Nudger { stream: self.stream.clone() }
     }
 
     /// Sends one message.
@@ -51,7 +81,7 @@ impl ControlSender {
     /// [`SendMessageError`] when the connection is gone or the message is too large.
     pub async fn send(&mut self, body: ControlBody) -> Result<(), SendMessageError> {
         let bytes = codec::encode(&Control { body: Some(body) }, MAX_CONTROL_BYTES)?;
-        Ok(self.stream.write_chunk(bytes).await.map_err(send_error)?)
+        Ok(self.stream.lock().await.write_chunk(bytes).await.map_err(send_error)?)
     }
 }
 

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 /// or the first 64 KiB of four new dials.
 const INTERACTIVE_RESERVE: usize = 256 * 1024;
 
-/// The smallest and largest credit of one connection. The floor fills a data centre's path; the ceiling is twice the
-/// bandwidth-delay product of 500 Mbit/s at 100 ms.
+/// The smallest and largest credit of one connection. The floor fills a data centre's path; the ceiling is four
+/// bandwidth-delay products of 300 Mbit/s at 100 ms.
 const MIN_LIMIT: usize = 512 * 1024;
 const MAX_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -35,10 +35,12 @@ pub(crate) enum Class {
     Bulk,
 }
 
-/// Credit that a congestion window of `cwnd` bytes is worth: what is on the way, as much again ready to follow, and
-/// a little for the time between two samples.
+/// Credit that a congestion window of `cwnd` bytes is worth: four of them, and a little for the time between two samples.
+/// The library keeps what is acknowledged behind a lost packet until that one has arrived, which takes a round trip and a
+/// half, or as much again if it is lost twice: with two windows a dial had 68 of 100 Mbit/s at 100 ms and 5 %, with four
+/// it had 80, and 92 with a larger stream window. What is not yet sent delays nobody: bytes of higher priority go before it, and equals take turns.
 pub(crate) fn limit_for(cwnd: u64) -> usize {
-    let wanted = usize::try_from(cwnd).unwrap_or(MAX_LIMIT).saturating_mul(2).saturating_add(256 * 1024);
+    let wanted = usize::try_from(cwnd).unwrap_or(MAX_LIMIT).saturating_mul(4).saturating_add(256 * 1024);
     wanted.clamp(MIN_LIMIT, MAX_LIMIT)
 }
 
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn the_limit_follows_the_congestion_window_within_bounds() {
         assert_eq!(limit_for(0), MIN_LIMIT);
-        assert_eq!(limit_for(1024 * 1024), 2 * 1024 * 1024 + 256 * 1024);
+        assert_eq!(limit_for(1024 * 1024), 4 * 1024 * 1024 + 256 * 1024);
         assert_eq!(limit_for(u64::MAX), MAX_LIMIT);
     }
 

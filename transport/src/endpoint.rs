@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::{
     budget::MemoryBudget,
+    congestion::Room,
     connection::{Connection, ConnectionLost, shared::first_stream_limit},
     settings::QuicSettings,
     tls::Identity,
@@ -192,14 +193,15 @@ impl ServerEndpoint {
             budget,
             handshakes: Arc::default(),
         };
-        server.endpoint.set_server_config(Some(server.config_for(udp::MIN_PAYLOAD)?));
+        // For connections whose own settings cannot be made; as these can, there are none.
+        server.endpoint.set_server_config(Some(server.config_for(udp::MIN_PAYLOAD, Arc::default())?));
         Ok(server)
     }
 
-    fn config_for(&self, payload: u16) -> Result<quinn::ServerConfig, BindError> {
+    fn config_for(&self, payload: u16, room: Arc<Room>) -> Result<quinn::ServerConfig, BindError> {
         let mut config = quinn::ServerConfig::with_crypto(self.crypto.clone());
         config
-            .transport_config(Arc::new(transport_config(&self.settings, payload, AGENT_STREAM_LIMIT)?))
+            .transport_config(Arc::new(transport_config(&self.settings, payload, AGENT_STREAM_LIMIT, room)?))
             .token_key(self.keys_token.clone())
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BYTES)
@@ -234,9 +236,11 @@ impl ServerEndpoint {
                 continue;
             }
             let payload = udp::route_payload(incoming.remote_address(), self.settings.max_udp_payload);
+            let room = Arc::<Room>::default();
             return Some(IncomingConnection {
                 incoming,
-                config: self.config_for(payload).ok().map(Arc::new),
+                config: self.config_for(payload, room.clone()).ok().map(Arc::new),
+                room,
                 settings: self.settings.clone(),
                 budget: self.budget.clone(),
                 handshake: Handshake::count(&self.handshakes),
@@ -260,6 +264,7 @@ fn quinn_cid(key: u64) -> impl quinn::ConnectionIdGenerator {
 pub struct IncomingConnection {
     incoming: quinn::Incoming,
     config: Option<Arc<quinn::ServerConfig>>,
+    room: Arc<Room>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
     handshake: Handshake,
@@ -309,7 +314,7 @@ impl IncomingConnection {
             .map_err(|_| ConnectError::Timeout { remote })?
             .map_err(failed)?;
         drop(self.handshake);
-        Ok(Connection::new(quinn, None, &self.settings, self.budget))
+        Ok(Connection::new(quinn, None, &self.settings, self.budget, self.room))
     }
 }
 
@@ -340,7 +345,9 @@ pub async fn connect(
         .map_err(|source| BindError::Socket { address: local, source })?;
     let payload = udp::route_payload(remote, settings.max_udp_payload);
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    client.transport_config(Arc::new(transport_config(settings, payload, first_stream_limit(settings))?));
+    let room = Arc::<Room>::default();
+    let transport = transport_config(settings, payload, first_stream_limit(settings), room.clone())?;
+    client.transport_config(Arc::new(transport));
     let connecting = endpoint
         .connect_with(client, remote, server_name)
         .map_err(|error| ConnectError::Start { remote, reason: error.to_string() })?;
@@ -348,10 +355,15 @@ pub async fn connect(
         .await
         .map_err(|_| ConnectError::Timeout { remote })?
         .map_err(|source| ConnectError::Handshake { remote, source: source.into() })?;
-    Ok(Connection::new(quinn, Some(endpoint), settings, budget))
+    Ok(Connection::new(quinn, Some(endpoint), settings, budget, room))
 }
 
-fn transport_config(settings: &QuicSettings, payload: u16, streams: u32) -> Result<TransportConfig, BindError> {
+fn transport_config(
+    settings: &QuicSettings,
+    payload: u16,
+    streams: u32,
+    room: Arc<Room>,
+) -> Result<TransportConfig, BindError> {
     let window = |bytes, name| VarInt::from_u64(bytes).map_err(|_| BindError::Setting { name });
     let idle = IdleTimeout::try_from(settings.idle_timeout).map_err(|_| BindError::Setting { name: "idle-timeout" })?;
     let mut discovery = MtuDiscoveryConfig::default();
@@ -369,7 +381,7 @@ fn transport_config(settings: &QuicSettings, payload: u16, streams: u32) -> Resu
         .initial_rtt(INITIAL_RTT)
         .packet_threshold(REORDERING)
         .mtu_discovery_config(Some(discovery))
-        .congestion_controller_factory(settings.congestion_control.factory(INITIAL_WINDOW))
+        .congestion_controller_factory(settings.congestion_control.factory(INITIAL_WINDOW, room))
         .enable_segmentation_offload(settings.segmentation_offload);
     Ok(config)
 }

@@ -26,6 +26,7 @@ mod flow;
 pub mod id;
 pub mod identifier;
 pub mod mux;
+mod nudge;
 pub mod packet;
 pub mod relay;
 pub mod settings;

@@ -198,7 +198,7 @@ impl Mux {
         let cost = entry.inbox.push(bytes) as u64;
         state.pressure.grown(before, entry.inbox.cost(), Instant::now());
         let waker = entry.down.take();
-        let spent = !self.0.budget.reserve(cost);
+        let spent = !self.0.budget.reserve(cost, 0);
         if spent {
             state.owed += cost;
         }
@@ -245,7 +245,7 @@ impl Mux {
             let relieved = self.0.relieved.notified();
             let wait = {
                 let mut state = self.lock();
-                if state.owed > 0 && self.0.budget.reserve(state.owed) {
+                if state.owed > 0 && self.0.budget.reserve(state.owed, 0) {
                     state.owed = 0;
                 }
                 match state.pressure.wait(Instant::now()) {

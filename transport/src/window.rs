@@ -25,6 +25,28 @@ const MAX_BASE: u64 = 32 * 1024 * 1024;
 /// and they would wait for ever.
 const UNANNOUNCED: u64 = 8;
 
+/// Bandwidth-delay products that the window is to hold. One would do if nothing were lost; while a lost packet is sent
+/// again, once or twice, the others fill three more.
+const PRODUCTS: f64 = 4.0;
+
+/// The same when the peer says that the window stops it. What it delivers is less than the path can then, as with each loss
+/// it waits: so its own word counts, but not for more than this, or it could make us promise memory for nothing.
+const PRODUCTS_IF_BLOCKED: f64 = 16.0;
+
+/// A window of more than this is halved: twice what growing can end at, or it would grow and shrink in turns.
+const PRODUCTS_KEPT: f64 = 2.0 * PRODUCTS_IF_BLOCKED;
+
+/// What was seen of a path in about a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// What came through.
+    pub(crate) bytes_per_second: u64,
+    /// The round trip.
+    pub(crate) rtt: Duration,
+    /// The peer has said that the connection's window stops it (RFC 9000, section 19.12).
+    pub(crate) blocked: bool,
+}
+
 /// What a connection is to do after its windows were looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -75,14 +97,15 @@ impl Windows {
         state.stalled = state.stalled.saturating_sub(1);
     }
 
-    /// Adapts the window to a path that delivered `bytes_per_second` at a round trip of `rtt`, and lowers what has
-    /// not been needed for a while. Called about once a second.
-    pub(crate) fn sample(&self, bytes_per_second: u64, rtt: Duration, now: Instant) -> Change {
+    /// Adapts the window to what was seen of the path, and lowers what has not been needed for a while. Called about once
+    /// a second.
+    pub(crate) fn sample(&self, seen: Seen, now: Instant) -> Change {
         let mut state = self.lock();
-        let four_bdp = (bytes_per_second as f64 * rtt.as_secs_f64() * 4.0) as u64;
-        if four_bdp > state.base {
+        let product = seen.bytes_per_second as f64 * seen.rtt.as_secs_f64();
+        let (base, products) = (state.base as f64, if seen.blocked { PRODUCTS_IF_BLOCKED } else { PRODUCTS });
+        if products * product > base {
             state.base = (state.base * 2).min(MAX_BASE.max(self.floor));
-        } else if four_bdp < state.base / 4 {
+        } else if PRODUCTS_KEPT * product < base {
             state.base = (state.base / 2).max(self.floor);
         }
         let wanted = self.wanted(&state);
@@ -107,10 +130,10 @@ impl Windows {
         if wanted >= state.current {
             state.needed_at = now;
         }
-        // A larger base is only a wish; what stalled dials hold is taken from the others.
+        // A larger base is only a wish, and leaves a half of the budget to what stalled dials take from the others.
         let needed = self.floor + state.stalled * self.share;
-        for window in [wanted, needed] {
-            if window > state.current && self.budget.reserve(window - state.current) {
+        for (window, spare) in [(wanted, self.budget.limit() / 2), (needed, 0)] {
+            if window > state.current && self.budget.reserve(window - state.current, spare) {
                 state.current = window;
                 return Change { window: Some(window), evict: 0 };
             }
@@ -143,6 +166,10 @@ mod tests {
     const SHARE: u64 = 800;
     const FLOOR: u64 = 4000;
 
+    fn seen(bytes_per_second: u64, millis: u64) -> Seen {
+        Seen { bytes_per_second, rtt: Duration::from_millis(millis), blocked: false }
+    }
+
     #[test]
     fn each_stalled_dial_raises_the_window_by_one_stream_window() {
         let now = Instant::now();
@@ -171,8 +198,8 @@ mod tests {
         let windows = Windows::new(budget.clone(), STREAM, FLOOR, now);
         windows.stall(now);
         windows.resume(now);
-        assert_eq!(windows.sample(1, Duration::ZERO, now), Change::default());
-        assert_eq!(windows.sample(1, Duration::ZERO, now + LOWER_AFTER).window, Some(FLOOR));
+        assert_eq!(windows.sample(seen(1, 0), now), Change::default());
+        assert_eq!(windows.sample(seen(1, 0), now + LOWER_AFTER).window, Some(FLOOR));
         assert_eq!(budget.used(), 0);
     }
 
@@ -180,8 +207,41 @@ mod tests {
     fn a_fast_long_path_grows_the_window() {
         let now = Instant::now();
         let windows = Windows::new(MemoryBudget::new(100_000_000), STREAM, FLOOR, now);
-        assert_eq!(windows.sample(1_000_000, Duration::from_millis(100), now).window, Some(2 * FLOOR));
-        assert_eq!(windows.sample(1_000_000, Duration::from_millis(1), now), Change::default());
+        assert_eq!(windows.sample(seen(1_000_000, 100), now).window, Some(2 * FLOOR));
+        assert_eq!(windows.sample(seen(1_000_000, 1), now), Change::default());
+    }
+
+    #[test]
+    fn a_window_that_stops_the_peer_grows_although_little_comes_through() {
+        let now = Instant::now();
+        let windows = Windows::new(MemoryBudget::new(100_000_000), STREAM, FLOOR, now);
+        let little = seen(FLOOR * 5, 50);
+        assert_eq!(windows.sample(little, now), Change::default(), "a quarter of the window in each round trip");
+        let blocked = Seen { blocked: true, ..little };
+        assert_eq!(windows.sample(blocked, now).window, Some(2 * FLOOR));
+        assert_eq!(windows.sample(blocked, now).window, Some(4 * FLOOR));
+        assert_eq!(windows.sample(blocked, now), Change::default(), "sixteen products are enough");
+        for second in 1..100 {
+            assert_eq!(windows.sample(little, now + Duration::from_secs(second)), Change::default(), "it is kept");
+        }
+    }
+
+    #[test]
+    fn who_only_says_that_it_waits_gets_no_memory() {
+        let now = Instant::now();
+        let windows = Windows::new(MemoryBudget::new(100_000_000), STREAM, FLOOR, now);
+        assert_eq!(windows.sample(Seen { blocked: true, ..seen(100, 50) }, now), Change::default());
+    }
+
+    #[test]
+    fn wishes_leave_half_of_the_budget_to_stalled_dials() {
+        let now = Instant::now();
+        let budget = MemoryBudget::new(2 * FLOOR);
+        let windows = Windows::new(budget.clone(), STREAM, FLOOR, now);
+        assert_eq!(windows.sample(seen(1_000_000, 100), now).window, Some(2 * FLOOR));
+        assert_eq!(windows.sample(seen(1_000_000, 100), now), Change::default());
+        let other = Windows::new(budget, STREAM, FLOOR, now);
+        assert_eq!(other.stall(now), Change { window: Some(FLOOR + SHARE), evict: 0 });
     }
 
     #[test]
@@ -189,7 +249,7 @@ mod tests {
         let now = Instant::now();
         let windows = Windows::new(MemoryBudget::new(SHARE), STREAM, FLOOR, now);
         windows.stall(now);
-        assert_eq!(windows.sample(1_000_000, Duration::from_millis(100), now), Change::default());
+        assert_eq!(windows.sample(seen(1_000_000, 100), now), Change::default());
     }
 
     #[test]

@@ -128,6 +128,7 @@ fn examples() -> Vec<(&'static str, Bytes)> {
             control(ControlBody::Servers(Servers { server_count: 2, servers: vec![server] })),
         ),
         (r#"Token "t""#, control(ControlBody::Token(Token { token: "t".into() }))),
+        ("Nudge", framed(&Control { body: None }, MAX_CONTROL_BYTES)),
         (r#"DialRequest 300, "tcp", "[::1]:80", 5000 ms"#, framed(&request, MAX_DIAL_REQUEST_BYTES)),
         (r#"DialReply connected, from "[::1]:9""#, framed(&DialReply::connected("[::1]:9"), MAX_DIAL_REPLY_BYTES)),
         (r#"DialReply Refused, "no""#, framed(&DialReply::failed(DialErrorKind::Refused, "no"), MAX_DIAL_REPLY_BYTES)),

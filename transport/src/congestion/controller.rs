@@ -68,7 +68,7 @@ mod tests {
     fn every_controller_has_a_name() {
         for control in CongestionControl::ALL {
             assert_eq!(control.name().parse(), Ok(control));
-            let factory = control.factory(32 * 1_200);
+            let factory = control.factory(32 * 1_200, Arc::default());
             assert_eq!(factory.build(Instant::now(), 1_200).initial_window(), 32 * 1_200);
         }
         let unknown = "vegas".parse::<CongestionControl>().unwrap_err();
@@ -80,7 +80,7 @@ mod tests {
 
     fn endpoints(control: CongestionControl) -> (quinn::Endpoint, quinn::Endpoint) {
         let mut transport = quinn::TransportConfig::default();
-        transport.congestion_controller_factory(control.factory(32 * 1_200));
+        transport.congestion_controller_factory(control.factory(32 * 1_200, Arc::default()));
         let transport = Arc::new(transport);
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, PoisonError,
+        Arc, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -12,6 +12,8 @@ use quinn::VarInt;
 
 use crate::{
     budget::{Books, MemoryBudget},
+    congestion::Room,
+    control::Nudger,
     credit::{self, Credit},
     flow::DialFlow,
     settings::QuicSettings,
@@ -37,6 +39,9 @@ pub(crate) struct Shared {
     pub(super) windows: Windows,
     pub(super) started: Instant,
     credit_sampled_at: AtomicU64,
+    /// Once the control stream is there.
+    pub(super) control: OnceLock<Nudger>,
+    room: Arc<Room>,
     budget: Arc<MemoryBudget>,
     books: Arc<Books>,
     open_dials: AtomicUsize,
@@ -49,7 +54,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(quinn: quinn::Connection, settings: &QuicSettings, budget: Arc<MemoryBudget>) -> Self {
+    pub(super) fn new(
+        quinn: quinn::Connection,
+        settings: &QuicSettings,
+        budget: Arc<MemoryBudget>,
+        room: Arc<Room>,
+    ) -> Self {
         let now = Instant::now();
         let books = Arc::new(Books::default());
         budget.enroll(&books);
@@ -61,6 +71,8 @@ impl Shared {
             windows,
             started: now,
             credit_sampled_at: AtomicU64::new(0),
+            control: OnceLock::new(),
+            room,
             budget,
             books,
             open_dials: AtomicUsize::new(0),
@@ -115,6 +127,15 @@ impl Shared {
         }
         if change.evict > 0 {
             self.budget.evict(change.evict, Instant::now());
+        }
+    }
+
+    /// Sends something for the sake of an answer, even if the congestion window is full.
+    pub(super) fn nudge(&self, packet_bytes: u64) {
+        // What is sent first may be two packets at most, and the library wants room for one more byte than it sends.
+        self.room.make(2 * packet_bytes);
+        if let Some(control) = self.control.get() {
+            control.nudge();
         }
     }
 
