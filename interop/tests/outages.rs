@@ -20,7 +20,7 @@ use tokio::time::sleep;
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// From the path's return to the first byte on each dial.
-const RETURN: Duration = Duration::from_secs(5);
+const RETURN: Duration = Duration::from_secs(10);
 
 /// For outages that are to be longer.
 const IDLE: Duration = Duration::from_secs(4);
