@@ -51,7 +51,7 @@ use self::stats::{OneWay, Stats};
 pub use self::pump::Around;
 
 /// The device's name at both ends.
-const DEVICE: &str = "link0";
+pub(crate) const DEVICE: &str = "link0";
 /// Packets that the kernel keeps until the emulator fetches them: 60 ms of 1 Gbit/s.
 const TRANSMIT_QUEUE: &str = "5000";
 /// Private addresses (RFC 1918 and RFC 4193); the namespaces keep them from everybody else's.
@@ -242,6 +242,20 @@ impl Drop for Link {
 }
 
 impl End {
+    /// TCP connections made from now on get segments of so many bytes at most, as a router on a narrow path sees to (MSS
+    /// clamping). UDP does not hear of it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn clamp_segments(&self, bytes: usize) -> Result<(), NetnsError> {
+        let name = self.namespace.name();
+        let network = format!("{}/24", NETWORK.0);
+        let (source, bytes) = (self.ipv4.to_string(), bytes.to_string());
+        // As the kernel has made it, and one thing more.
+        let route = ["route", "replace", &network, "dev", DEVICE, "proto", "kernel", "scope", "link", "src", &source];
+        ip(&[&["-n", name], &route[..], &["advmss", &bytes]].concat()).map(drop)
+    }
+
     fn create(ending: &str, host: u8, mtu: usize) -> Result<(Self, SyncDevice), StartError> {
         let namespace = Namespace::create(ending)?;
         let set = |key: &str, value: &str| namespace.set(key, value);

@@ -15,6 +15,7 @@
 //! - [`client`]: clients of a frontend, with every byte in their hand.
 //! - [`grpc`]: clients of the gRPC frontend, down to single frames.
 //! - [`open`]: an established dial with both its ends.
+//! - [`over_link`]: a server and an agent with a bad link between them.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
 //! - [`mod@reference`]: the agent of the Go reference.
@@ -27,6 +28,7 @@ pub mod client;
 pub mod grpc;
 pub mod http;
 pub mod open;
+pub mod over_link;
 pub mod program;
 pub mod raw;
 pub mod reference;

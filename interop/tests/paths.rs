@@ -3,19 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use konnectivity_interop::certificates::Folder;
-use konnectivity_interop::link::Link;
 use konnectivity_interop::link::conditions::Conditions;
-use konnectivity_interop::link::course::Course;
-use konnectivity_interop::link::profile::Profile;
 use konnectivity_interop::pair::client::Client;
 use konnectivity_interop::pair::open::Open;
-use konnectivity_interop::pair::program::{Program, beside_this};
+use konnectivity_interop::pair::over_link::{Options, OverLink, link};
 use konnectivity_interop::pair::{Agent, Server, until};
-use konnectivity_interop::peer::{Entrance, Frontend, ports};
+use konnectivity_interop::peer::Entrance;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,71 +19,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// Our server in the cloud, our agent and its target at the site, and a client whose Unix socket needs no network.
-struct Across {
-    client: Client,
-    target: TcpListener,
-    agent: Program,
-    _server: Program,
-    _link: Link,
-    _folder: TempDir,
-}
-
-impl Across {
-    fn new(both: Conditions, agent: &[&str]) -> Option<Self> {
-        if let Err(why) = Link::possible() {
-            eprintln!("SKIPPED: {why}");
-            return None;
-        }
-        let link = Link::start(Profile::symmetric("test", Course::constant(both)), 7).unwrap();
-        let folder = TempDir::new().unwrap();
-        let (site, cloud) = (link.site(), link.cloud());
-        let certificates = Folder::write(folder.path(), &[cloud.ipv4.to_string()]).unwrap();
-        let file = |flag: &str, name: &str| format!("--{flag}={}", certificates.file(name).display());
-        let own = |arguments: &[&str]| arguments.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let socket = folder.path().join("frontend.sock");
-        let [port, health, admin] = ports::free();
-        let here = [format!("--health-port={health}"), format!("--admin-port={admin}")];
-        let server = [
-            own(&["--mode=http-connect", "--server-port=0", "--server-id=server-1"]),
-            vec![format!("--uds-name={}", socket.display()), format!("--agent-port={port}")],
-            vec![
-                file("cluster-cert", "server.crt"),
-                file("cluster-key", "server.key"),
-                file("cluster-ca-cert", "ca.crt"),
-            ],
-            here.to_vec(),
-        ];
-        let server = inside(cloud.namespace.name(), "proxy-server", server.concat());
-        let there = [format!("--health-server-port={health}"), format!("--admin-server-port={admin}")];
-        let agent = [
-            vec![format!("--proxy-server-host={}", cloud.ipv4), format!("--proxy-server-port={port}")],
-            vec![file("ca-cert", "ca.crt"), file("agent-cert", "agent.crt"), file("agent-key", "agent.key")],
-            there.to_vec(),
-            own(&["--sync-interval=100ms", "--sync-interval-cap=1s"]),
-            own(agent),
-        ];
-        let agent = inside(site.namespace.name(), "proxy-agent", agent.concat());
-        let listen = || std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let target = site.namespace.inside("listen", listen).unwrap();
-        target.set_nonblocking(true).unwrap();
-        let target = TcpListener::from_std(target).unwrap();
-        let client = Client::of(&Frontend::Unix(socket), &certificates).unwrap();
-        Some(Self { client, target, agent, _server: server, _link: link, _folder: folder })
-    }
-
-    /// The first dial that is served.
-    async fn served(&self) -> Open {
-        until("a dial is served", LIMIT, || async { Open::dial(&self.client, &self.target).await.ok() }).await
-    }
-}
-
-fn inside(namespace: &str, name: &str, arguments: Vec<String>) -> Program {
-    let program: PathBuf = beside_this(name).unwrap();
-    let command = ["netns", "exec", namespace].map(str::to_owned).into_iter().chain([program.display().to_string()]);
-    Program::start(name, Path::new("ip"), command.chain(arguments).collect()).unwrap()
-}
 
 /// Sends so many bytes each way at once, and expects them whole.
 async fn carry(open: Open, bytes: usize) {
@@ -111,8 +42,9 @@ async fn carry(open: Open, bytes: usize) {
 #[tokio::test]
 async fn a_path_for_the_smallest_packets_carries_dials() {
     let narrow = Conditions { mtu: 1228, ..Conditions::clean(50_000_000, Duration::from_millis(5)) };
-    let Some(across) = Across::new(narrow, &["--transport=quic"]) else { return };
-    carry(across.served().await, 1_000_000).await;
+    let Some(link) = link(narrow) else { return };
+    let across = OverLink::start(link, &Options::default().agent(&["--transport=quic"])).unwrap();
+    carry(across.served(LIMIT).await, 1_000_000).await;
     assert!(!across.agent.log().contains("disconnected"), "{}", across.agent.log());
 }
 
@@ -120,8 +52,9 @@ async fn a_path_for_the_smallest_packets_carries_dials() {
 async fn a_path_that_corrupts_packets_delivers_what_was_sent() {
     for transport in ["--transport=quic", "--transport=grpc"] {
         let bad = Conditions { corruption: 0.01, ..Conditions::clean(50_000_000, Duration::from_millis(5)) };
-        let Some(across) = Across::new(bad, &[transport]) else { return };
-        carry(across.served().await, 500_000).await;
+        let Some(link) = link(bad) else { return };
+        let across = OverLink::start(link, &Options::default().agent(&[transport])).unwrap();
+        carry(across.served(LIMIT).await, 500_000).await;
     }
 }
 

@@ -242,7 +242,7 @@ fn owner(name: &str) -> Option<u32> {
 }
 
 /// Runs `ip` and gives back what it says.
-pub(super) fn ip(arguments: &[&str]) -> Result<String, NetnsError> {
+pub(crate) fn ip(arguments: &[&str]) -> Result<String, NetnsError> {
     let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output().map_err(NetnsError::NoIp)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

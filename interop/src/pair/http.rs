@@ -27,15 +27,24 @@ pub struct Reply {
 /// # Errors
 /// When nobody answers in time, or not in HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
-    let ask = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).await?;
-        anyhow::Ok(reply)
-    };
-    let reply = timeout(ANSWER_WITHIN, ask).await.context("no answer in time")??;
+    let asked = async { ask(TcpStream::connect(address).await?, path).await };
+    timeout(ANSWER_WITHIN, asked).await.context("no answer in time")?
+}
+
+/// Asks for `path` on a connection, which may have been made in another network.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_over(stream: TcpStream, path: &str) -> anyhow::Result<Reply> {
+    timeout(ANSWER_WITHIN, ask(stream, path)).await.context("no answer in time")?
+}
+
+async fn ask(mut stream: TcpStream, path: &str) -> anyhow::Result<Reply> {
+    let address = stream.peer_addr()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await?;
     let (head, body) = reply.split_once("\r\n\r\n").context("not an HTTP reply")?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
     Ok(Reply { status, head: head.to_owned(), body: body.to_owned() })

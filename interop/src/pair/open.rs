@@ -28,10 +28,20 @@ impl Open {
     /// # Errors
     /// When either fails or takes too long.
     pub async fn dial(frontend: &Client, target: &TcpListener) -> anyhow::Result<Self> {
+        Self::dial_within(WITHIN, frontend, target).await
+    }
+
+    /// The same with more or less patience.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub async fn dial_within(limit: Duration, frontend: &Client, target: &TcpListener) -> anyhow::Result<Self> {
         let address = target.local_addr()?.to_string();
-        let both = async { tokio::join!(frontend.dial(&address), target.accept()) };
-        let (client, accepted) = timeout(WITHIN, both).await.context("the dial and its target did not meet")?;
-        Ok(Self { client: client?, target: accepted?.0 })
+        let dial = async { anyhow::Ok(frontend.dial(&address).await?) };
+        let accept = async { Ok(target.accept().await?.0) };
+        let both = timeout(limit, async { tokio::try_join!(dial, accept) });
+        let (client, target) = both.await.context("the dial and its target did not meet")??;
+        Ok(Self { client, target })
     }
 
     /// Sends bytes both ways.
