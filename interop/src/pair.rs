@@ -17,6 +17,7 @@
 //! - [`open`]: an established dial with both its ends.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
+//! - [`mount`]: certificates in a folder as a kubelet mounts secrets, for rotation.
 //! - [`mod@reference`]: the agent of the Go reference.
 //! - [`raw`]: QUIC peers that do what they should not.
 //! - [`until`](fn@until): waits for a condition.
@@ -26,6 +27,7 @@ pub mod balancer;
 pub mod client;
 pub mod grpc;
 pub mod http;
+pub mod mount;
 pub mod open;
 pub mod program;
 pub mod raw;
