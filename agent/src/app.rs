@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context, Result};
 use konnectivity_process::{
     admin,
+    certificates::{self, AuthoritiesFile, IdentityFiles, TlsFiles},
+    metrics::CertificateMetrics,
     proxy_environment::HttpProxy,
+    reload::{Current, Reloader},
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
@@ -16,7 +19,7 @@ use konnectivity_transport::{
     control::HELLO_LIMIT,
     endpoint::HANDSHAKE_LIMIT,
     mux::{MuxSettings, Role},
-    tls::{self, Identity, TUNNEL_ALPN},
+    tls::{self, TUNNEL_ALPN},
     wire::code::ConnectionCode,
 };
 use tokio::sync::watch;
@@ -55,11 +58,12 @@ pub async fn run(config: Config) -> Result<()> {
     config.effective.log();
     let stopping = Stopping::default();
     let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
-    let client_tls = client_tls(&config.tls)?;
+    let metrics = Arc::new(Metrics::new());
+    let mut reloader = Reloader::new().context("cannot catch SIGHUP")?;
+    let client_tls = client_tls(&config.tls, &mut reloader, &metrics.certificates)?;
     let health = config.health.bind_tcp()?;
     let admin = config.admin.bind_tcp()?;
 
-    let metrics = Arc::new(Metrics::new());
     let budget = MemoryBudget::new(config.quic.memory_budget);
     let served = Arc::new(Served::new(metrics.clone()));
     let (status, watched) = watch::channel(ServerSetStatus::default());
@@ -145,8 +149,10 @@ pub async fn run(config: Config) -> Result<()> {
             () = ended.cancelled() => {}
         }
     };
-    let (served, (), ()) = tokio::join!(served, work, signals);
-    served?;
+    tokio::select! {
+        never = reloader.run() => match never {},
+        (served, (), ()) = async { tokio::join!(served, work, signals) } => drop(served?),
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -188,13 +194,17 @@ fn configured(transports: &Transports) -> String {
     }
 }
 
-fn grpc_connector(config: &Config, tls: &rustls::ClientConfig, budget: Arc<MemoryBudget>) -> GrpcConnector {
+fn grpc_connector(config: &Config, tls: &Current<rustls::ClientConfig>, budget: Arc<MemoryBudget>) -> GrpcConnector {
     let settings = &config.transports.grpc;
     let names = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).filter(|name| name != HTTP2_ALPN);
-    let mut tls = tls.clone();
-    tls.alpn_protocols = names.chain([HTTP2_ALPN.to_vec()]).collect();
+    let names: Vec<_> = names.chain([HTTP2_ALPN.to_vec()]).collect();
+    let tls = tls.map(move |tls| {
+        let mut tls = tls.clone();
+        tls.alpn_protocols.clone_from(&names);
+        tls
+    });
     GrpcConnector {
-        tls: Arc::new(tls),
+        tls,
         host: config.server.host.clone(),
         port: config.server.port,
         proxy: settings.proxy.clone(),
@@ -212,9 +222,19 @@ fn grpc_connector(config: &Config, tls: &rustls::ClientConfig, budget: Arc<Memor
     }
 }
 
-fn client_tls(files: &Tls) -> Result<rustls::ClientConfig> {
-    let roots = tls::load_roots(&files.ca).context("--ca-cert")?;
-    let identity = files.identity.as_ref().map(|identity| Identity::load(&identity.certificate, &identity.key));
-    let identity = identity.transpose().context("--agent-cert and --agent-key")?;
-    tls::client_config(roots, identity.as_ref(), TUNNEL_ALPN).context("--agent-cert and --agent-key")
+/// Reads the agent's certificates, now and when they change.
+fn client_tls(
+    files: &Tls,
+    reloader: &mut Reloader,
+    metrics: &Arc<CertificateMetrics>,
+) -> Result<Current<rustls::ClientConfig>> {
+    let identity = files.identity.clone().map(|identity| IdentityFiles {
+        settings: ["agent-cert", "agent-key"],
+        certificate: identity.certificate,
+        key: identity.key,
+    });
+    let authorities = Some(AuthoritiesFile { setting: "ca-cert", path: files.ca.clone() });
+    certificates::load(reloader, metrics, TlsFiles { identity, authorities }, |identity, authorities| {
+        tls::client_config(authorities.expect("the files have some"), identity, TUNNEL_ALPN)
+    })
 }

@@ -1,11 +1,14 @@
 //! Every metric of the agent. Names, labels and buckets that the reference has are the reference's, and so are the help
 //! texts that its tests compare byte for byte.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use konnectivity_process::{
     dial_record::DialMetrics,
-    metrics::{Counted, DialTotals, QuicSnapshot, Registry, Series, gauge_value, observe, series},
+    metrics::{CertificateMetrics, Counted, DialTotals, QuicSnapshot, Registry, Series, gauge_value, observe, series},
 };
 use konnectivity_transport::{
     connection::ConnectionLost,
@@ -43,6 +46,8 @@ pub struct Metrics {
     /// Of leases, which nobody reads yet.
     #[allow(dead_code, reason = "nobody lists leases yet")]
     pub leases: LeaseMetrics,
+    /// Of certificates on disk.
+    pub certificates: Arc<CertificateMetrics>,
     totals: DialTotals,
 }
 
@@ -95,6 +100,7 @@ impl Metrics {
             ),
             packets: PacketMetrics::new(&registry),
             leases: LeaseMetrics::new(&registry),
+            certificates: Arc::new(CertificateMetrics::new(&registry)),
             totals: DialTotals::new(&registry),
             registry,
         }
@@ -163,6 +169,7 @@ impl Metrics {
     /// # Errors
     /// As [`Registry::encode`]: never, as long as the tests of this file pass.
     pub fn render(&self, connected: usize, desired: u32, quic: &QuicSnapshot<'_>) -> prometheus::Result<String> {
+        self.certificates.update(SystemTime::now());
         self.server_connections.set(gauge_value(connected as u64));
         self.known_servers.set(desired.into());
         self.registry.encode(quic, &[])

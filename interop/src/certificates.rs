@@ -199,6 +199,11 @@ impl Folder {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// A folder that holds them already, or will when they are needed.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// The path of one of the files, such as `ca.crt`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -18,6 +18,7 @@
 //! - [`over_link`]: a server and an agent with a bad link between them.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
+//! - [`mount`]: certificates in a folder as a kubelet mounts secrets, for rotation.
 //! - [`mod@reference`]: the agent of the Go reference.
 //! - [`raw`]: QUIC peers that do what they should not.
 //! - [`until`](fn@until): waits for a condition.
@@ -27,6 +28,7 @@ pub mod balancer;
 pub mod client;
 pub mod grpc;
 pub mod http;
+pub mod mount;
 pub mod open;
 pub mod over_link;
 pub mod program;

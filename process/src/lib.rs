@@ -6,12 +6,14 @@
 //!                                 +------ problems ------+   all of them told at once, before anything is bound
 //! ```
 //!
-//! `carry` and `dial_record` end a dial in the same way at both ends. Nothing here knows agents or servers.
+//! `certificates` take effect when their files change, which `reload` looks after. `carry` and `dial_record` end a dial in
+//! the same way at both ends. Nothing here knows agents or servers.
 #![warn(missing_docs)]
 
 pub mod admin;
 pub mod byte_size;
 pub mod carry;
+pub mod certificates;
 pub mod check;
 pub mod connections;
 pub mod dial_record;
@@ -33,6 +35,7 @@ pub mod problems;
 pub mod profile;
 pub mod proxy_environment;
 pub mod quic;
+pub mod reload;
 pub mod selector;
 pub mod signals;
 pub mod slice;

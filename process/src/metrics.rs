@@ -9,11 +9,12 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+mod certificates;
 #[cfg(any(test, feature = "testing"))]
 pub mod document;
 mod quic;
 
-pub use self::quic::QuicSnapshot;
+pub use self::{certificates::CertificateMetrics, quic::QuicSnapshot};
 
 /// A series that is not shown before its first use: the reference keeps even metrics without labels in vectors, and its
 /// tests compare whole families. It is looked up once only.

@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context, Result};
 use konnectivity_process::{
     admin,
+    reload::Reloader,
     signals::{Signals, Stopping},
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
     endpoint::ServerEndpoint,
     mux::{MuxSettings, Role},
-    tls::{self, Identity},
     wire::code::ConnectionCode,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -56,8 +56,9 @@ pub async fn run(config: Config) -> Result<()> {
     config.effective.log();
     let stopping = Stopping::default();
     let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
+    let mut reloader = Reloader::new().context("cannot catch SIGHUP")?;
     let workers = Workers::start(config.worker_threads).context("cannot start the worker threads")?;
-    let parts = Parts::build(&config, &workers, &stopping);
+    let parts = Parts::build(&config, &workers, &stopping, &mut reloader);
     let parts = match parts {
         Ok(parts) => parts,
         Err(error) => {
@@ -72,6 +73,7 @@ pub async fn run(config: Config) -> Result<()> {
     };
     tokio::select! {
         () = signals => {}
+        never = reloader.run() => match never {},
         result = parts.serve(&config, &workers, &stopping) => result?,
     }
     workers.finish(STOP_LIMIT).await;
@@ -96,7 +98,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(config: &Config, workers: &Workers, stopping: &Stopping) -> Result<Self> {
+    fn build(config: &Config, workers: &Workers, stopping: &Stopping, reloader: &mut Reloader) -> Result<Self> {
         let registry: Arc<Registry<Backend>> = Arc::default();
         let metrics = Arc::new(Metrics::new());
         let budget = MemoryBudget::new(config.quic.memory_budget);
@@ -140,14 +142,10 @@ impl Parts {
             open: TaskTracker::new(),
         });
         let agents = &config.agents;
-        let identity = Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?;
-        let roots = agents.client_ca.as_deref().map(tls::load_roots).transpose().context("--cluster-ca-cert")?;
-        let endpoints = match agents.quic {
-            true => bind::quic_agents(config, &identity, roots.clone(), workers.first(), &budget)?,
-            false => Vec::new(),
-        };
-        let agent_listeners = bind::grpc_agents(agents, &identity, roots)?;
-        let frontends = bind::frontend(&config.frontend)?;
+        let agent_tls = bind::agent_tls(agents, reloader, &metrics.certificates)?;
+        let endpoints = bind::quic_agents(config, &agent_tls, workers.first(), &budget)?;
+        let agent_listeners = bind::grpc_agents(agents, &agent_tls)?;
+        let frontends = bind::frontend(&config.frontend, reloader, &metrics.certificates)?;
         let routes = Routes {
             registry,
             strategies: config.strategies.clone().into(),

@@ -45,5 +45,8 @@ fn start(config: Config) -> anyhow::Result<()> {
     open_files::raise();
     // This thread only waits for signals and answers probes; traffic is on the workers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(app::run(config))
+    let result = runtime.block_on(app::run(config));
+    // A look at a certificate on a disk that hangs must not hold the process up.
+    runtime.shutdown_background();
+    result
 }

@@ -3,12 +3,15 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use konnectivity_process::{
     dial_record::DialMetrics,
-    metrics::{Counted, DialTotals, KeptCounter, QuicSnapshot, Registry, Series, gauge_value, observe, series},
+    metrics::{
+        CertificateMetrics, Counted, DialTotals, KeptCounter, QuicSnapshot, Registry, Series, gauge_value, observe,
+        series,
+    },
 };
 use konnectivity_transport::{packet::PacketType, relay::Outcome};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
@@ -86,6 +89,8 @@ pub struct Metrics {
     /// Of leases, of which there are none yet.
     #[allow(dead_code, reason = "nobody deletes or lists leases yet; what is there from the start is")]
     pub leases: LeaseMetrics,
+    /// Of certificates on disk.
+    pub certificates: Arc<CertificateMetrics>,
     totals: DialTotals,
 }
 
@@ -146,6 +151,7 @@ impl Metrics {
             ),
             packets: PacketMetrics::new(&registry),
             leases: LeaseMetrics::new(&registry),
+            certificates: Arc::new(CertificateMetrics::new(&registry)),
             totals: DialTotals::new(&registry),
             registry,
         }
@@ -238,6 +244,7 @@ impl Metrics {
         listeners: ListenerErrors,
         quic: &QuicSnapshot<'_>,
     ) -> prometheus::Result<String> {
+        self.certificates.update(SystemTime::now());
         let mut last = 0;
         for (strategy, count) in ready {
             let count = gauge_value(count as u64);

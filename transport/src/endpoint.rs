@@ -4,7 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -154,7 +154,8 @@ impl EndpointKeys {
 /// A UDP socket on which a server accepts agents.
 pub struct ServerEndpoint {
     endpoint: quinn::Endpoint,
-    crypto: Arc<QuicServerConfig>,
+    /// For handshakes that begin now.
+    crypto: Mutex<Arc<QuicServerConfig>>,
     keys_token: Arc<hkdf::Prk>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
@@ -187,7 +188,7 @@ impl ServerEndpoint {
             .map_err(|source| BindError::Socket { address, source })?;
         let server = Self {
             endpoint,
-            crypto: Arc::new(crypto),
+            crypto: Mutex::new(Arc::new(crypto)),
             keys_token: keys.token.clone(),
             settings: settings.clone(),
             budget,
@@ -199,7 +200,8 @@ impl ServerEndpoint {
     }
 
     fn config_for(&self, payload: u16, room: Arc<Room>) -> Result<quinn::ServerConfig, BindError> {
-        let mut config = quinn::ServerConfig::with_crypto(self.crypto.clone());
+        let crypto = self.crypto.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut config = quinn::ServerConfig::with_crypto(crypto);
         config
             .transport_config(Arc::new(transport_config(&self.settings, payload, AGENT_STREAM_LIMIT, room)?))
             .token_key(self.keys_token.clone())
@@ -207,6 +209,18 @@ impl ServerEndpoint {
             .incoming_buffer_size(INCOMING_BYTES)
             .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
         Ok(config)
+    }
+
+    /// Takes other TLS settings for handshakes that begin from now on. Open connections stay as they are, and so do the
+    /// endpoint's keys: connection ids that are in use were made with them.
+    ///
+    /// # Errors
+    /// [`BindError::Tls`] when the settings cannot serve QUIC; nothing has changed then.
+    pub fn set_tls(&self, tls: rustls::ServerConfig) -> Result<(), BindError> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
+        // Every connection gets settings of its own when it is accepted.
+        *self.crypto.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(crypto);
+        Ok(())
     }
 
     /// The address bound.

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use konnectivity_process::proxy_environment::HttpProxy;
+use konnectivity_process::{proxy_environment::HttpProxy, reload::Current};
 use konnectivity_transport::{
     budget::MemoryBudget,
     id::{AgentId, ServerId},
@@ -46,7 +46,7 @@ use crate::dial::Dials;
 /// What connections over gRPC have in common.
 pub struct GrpcConnector {
     /// How the server is checked and what it is shown. Its ALPN names end with `h2`.
-    pub tls: Arc<rustls::ClientConfig>,
+    pub tls: Current<rustls::ClientConfig>,
     /// The servers' name or address, without brackets: what their certificates must have.
     pub host: String,
     /// Their TCP port.

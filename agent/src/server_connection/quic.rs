@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use konnectivity_process::version;
+use konnectivity_process::{reload::Current, version};
 use konnectivity_transport::{
     budget::MemoryBudget,
     connection::{Connection, ConnectionLost},
@@ -75,7 +75,7 @@ pub struct QuicConnector {
     /// What we say we can reach, URL-encoded.
     pub identifiers: String,
     /// How we check the server and prove who we are.
-    pub tls: rustls::ClientConfig,
+    pub tls: Current<rustls::ClientConfig>,
     /// How connections behave.
     pub settings: QuicSettings,
     /// What all connections together may hold.
@@ -102,8 +102,10 @@ impl QuicConnector {
         addresses: Vec<SocketAddr>,
         answered: &CancellationToken,
     ) -> Result<QuicConnection, QuicFailure> {
-        let attempt =
-            |remote| endpoint::connect(remote, &self.host, self.tls.clone(), &self.settings, self.budget.clone());
+        let attempt = |remote| {
+            let tls = (*self.tls.get()).clone();
+            endpoint::connect(remote, &self.host, tls, &self.settings, self.budget.clone())
+        };
         let connection = race(addresses, STAGGER, attempt).await.map_err(QuicFailure::Addresses)?;
         answered.cancel();
         let remote = connection.remote();

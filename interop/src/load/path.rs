@@ -168,9 +168,15 @@ async fn ask(mut dial: Dial, target: SocketAddr) -> Result<Dial, DialError> {
     }
 }
 
-fn connector(certificates: &Folder, alpn: &[&[u8]]) -> Result<TlsConnector, PathError> {
+/// What a client of a frontend with mutual TLS needs, from `ca.crt`, `client.crt` and `client.key`.
+///
+/// # Errors
+/// [`PathError`] when they cannot be used.
+pub fn connector(certificates: &Folder, alpn: &[&[u8]]) -> Result<TlsConnector, PathError> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificates.file("ca.crt"))?)?;
+    for root in CertificateDer::pem_file_iter(certificates.file("ca.crt"))? {
+        roots.add(root?)?;
+    }
     let chain = vec![CertificateDer::from_pem_file(certificates.file("client.crt"))?];
     let key = PrivateKeyDer::from_pem_file(certificates.file("client.key"))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

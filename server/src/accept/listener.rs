@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use konnectivity_process::{listen::is_of_one_connection, sparse::Sparse};
+use konnectivity_process::{listen::is_of_one_connection, reload::Current, sparse::Sparse};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::{AbortHandle, JoinSet},
@@ -47,7 +47,7 @@ pub struct Listener(Bound);
 #[derive(Debug)]
 enum Bound {
     Unix(StdUnixListener, SocketFile),
-    Tls(std::net::TcpListener, tls::Settings),
+    Tls(std::net::TcpListener, Current<tls::Settings>),
 }
 
 /// Who connects to a listener, for the log.
@@ -92,11 +92,12 @@ impl Listener {
         Ok(Self(Bound::Unix(socket, file)))
     }
 
-    /// Clients over TLS, on a TCP socket that listens already. `settings` come from [`tls::settings`].
+    /// Clients over TLS, on a TCP socket that listens already. `settings` come from [`tls::settings`]; each handshake takes
+    /// them as they are when it begins.
     ///
     /// # Errors
     /// When the socket refuses an option.
-    pub fn tls(socket: std::net::TcpListener, settings: tls::Settings) -> io::Result<Self> {
+    pub fn tls(socket: std::net::TcpListener, settings: Current<tls::Settings>) -> io::Result<Self> {
         tls::prepare(&socket)?;
         Ok(Self(Bound::Tls(socket, settings)))
     }
@@ -135,7 +136,7 @@ impl Listener {
             }
             Bound::Tls(socket, settings) => {
                 let socket = TcpListener::from_std(socket)?;
-                accept_tls(&socket, settings, stop, counts, on_client).await;
+                accept_tls(&socket, &settings, stop, counts, on_client).await;
             }
         }
         Ok(())
@@ -159,7 +160,7 @@ async fn accept_plain(
 
 async fn accept_tls(
     socket: &TcpListener,
-    settings: tls::Settings,
+    settings: &Current<tls::Settings>,
     stop: CancellationToken,
     counts: &ListenerCounts,
     mut on_client: impl FnMut(PeerStream),
@@ -187,7 +188,7 @@ async fn accept_tls(
             (stream, peer) = accept(|cx| socket.poll_accept(cx), counts, &mut accept_log),
                 if full_until.is_none() =>
             {
-                let handshake = handshakes.spawn(handshake(stream, peer, settings.clone()));
+                let handshake = handshakes.spawn(handshake(stream, peer, (*settings.get()).clone()));
                 oldest_first.push_back((Instant::now(), handshake));
             }
         }

@@ -3,13 +3,17 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use konnectivity_process::listen::is_missing_family;
+use konnectivity_process::{
+    certificates::{self, AuthoritiesFile, IdentityFiles, TlsFiles},
+    listen::is_missing_family,
+    metrics::CertificateMetrics,
+    reload::{Current, Reloader},
+};
 use konnectivity_transport::{
     budget::MemoryBudget,
     endpoint::{BindError, EndpointKeys, ServerEndpoint},
     tls::{self, Identity, TUNNEL_ALPN},
 };
-use rustls::RootCertStore;
 use socket2::SockRef;
 
 use crate::{
@@ -21,17 +25,47 @@ use crate::{
 /// How long bytes to an agent over TCP may be without an acknowledgement, as in the reference.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How agents are spoken to, with the certificates that are on disk.
+pub(super) struct AgentTls {
+    quic: rustls::ServerConfig,
+    grpc: Option<listener_tls::Settings>,
+}
+
+/// Reads the certificates of the port for agents, now and when they change.
+///
+/// # Errors
+/// What could not be loaded.
+pub(super) fn agent_tls(
+    agents: &Agents,
+    reloader: &mut Reloader,
+    metrics: &Arc<CertificateMetrics>,
+) -> Result<Current<AgentTls>> {
+    let files = TlsFiles {
+        identity: Some(IdentityFiles {
+            settings: ["cluster-cert", "cluster-key"],
+            certificate: agents.certificate.clone(),
+            key: agents.key.clone(),
+        }),
+        authorities: agents.client_ca.clone().map(|path| AuthoritiesFile { setting: "cluster-ca-cert", path }),
+    };
+    let terms = agents.grpc.as_ref().map(|grpc| grpc.terms.clone());
+    certificates::load(reloader, metrics, files, move |identity, authorities| {
+        let identity = identity.expect("the files have one");
+        let quic = tls::server_config(identity, authorities.clone(), TUNNEL_ALPN)?;
+        let grpc = terms.as_ref().map(|terms| listener_tls::settings(identity, authorities, terms));
+        Ok(AgentTls { quic, grpc: grpc.transpose()? })
+    })
+}
+
 /// The TCP listeners for agents, if there are to be any.
 ///
 /// # Errors
-/// What could not be loaded or bound.
-pub(super) fn grpc_agents(
-    agents: &Agents,
-    identity: &Identity,
-    roots: Option<Arc<RootCertStore>>,
-) -> Result<Vec<Listener>> {
-    let Some(grpc) = &agents.grpc else { return Ok(Vec::new()) };
-    let settings = listener_tls::settings(identity, roots, &grpc.terms).context("--cluster-cert and --cluster-key")?;
+/// What could not be bound.
+pub(super) fn grpc_agents(agents: &Agents, tls: &Current<AgentTls>) -> Result<Vec<Listener>> {
+    if agents.grpc.is_none() {
+        return Ok(Vec::new());
+    }
+    let settings = tls.map(|tls| tls.grpc.clone().expect("it is there if agents are served over gRPC"));
     let listen = |socket: std::net::TcpListener| {
         // Connections inherit it.
         SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
@@ -40,29 +74,31 @@ pub(super) fn grpc_agents(
     Ok(agents.listen.bind_tcp()?.into_iter().map(listen).collect::<io::Result<_>>()?)
 }
 
-/// The UDP sockets for agents.
+/// The UDP sockets for agents, if there are to be any.
 ///
 /// # Errors
 /// What could not be loaded or bound.
 pub(super) fn quic_agents(
     config: &Config,
-    identity: &Identity,
-    roots: Option<Arc<RootCertStore>>,
+    tls: &Current<AgentTls>,
     worker: &Worker,
     budget: &Arc<MemoryBudget>,
 ) -> Result<Vec<Arc<ServerEndpoint>>> {
     let agents = &config.agents;
+    if !agents.quic {
+        return Ok(Vec::new());
+    }
     let keys = match &agents.endpoint_key_file {
         Some(path) => endpoint_keys(path)?,
-        None => EndpointKeys::from_identity(identity),
+        None => EndpointKeys::from_identity(
+            &Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?,
+        ),
     };
     // The socket belongs to the runtime of the worker that is to receive its packets.
     let _runtime = worker.handle().enter();
     let mut endpoints = Vec::new();
     for address in &agents.listen.addresses {
-        let settings =
-            tls::server_config(identity, roots.clone(), TUNNEL_ALPN).context("--cluster-cert and --cluster-key")?;
-        match ServerEndpoint::bind(*address, settings, &keys, &config.quic, budget.clone()) {
+        match ServerEndpoint::bind(*address, tls.get().quic.clone(), &keys, &config.quic, budget.clone()) {
             Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
             Err(BindError::Socket { source, .. }) if agents.listen.all_interfaces && is_missing_family(&source) => {
                 tracing::info!(%address, "this machine does not have this address family");
@@ -70,6 +106,14 @@ pub(super) fn quic_agents(
             Err(error) => return Err(error).context("--agent-port"),
         }
     }
+    let renewed = endpoints.clone();
+    tls.follow(move |tls| {
+        for endpoint in &renewed {
+            if let Err(error) = endpoint.set_tls(tls.quic.clone()) {
+                tracing::error!(%error, "the new certificate cannot be used over QUIC");
+            }
+        }
+    });
     Ok(endpoints)
 }
 
@@ -92,14 +136,26 @@ fn endpoint_keys(path: &Path) -> Result<EndpointKeys> {
 ///
 /// # Errors
 /// What could not be loaded or bound.
-pub(super) fn frontend(frontend: &Frontend) -> Result<Vec<Listener>> {
+pub(super) fn frontend(
+    frontend: &Frontend,
+    reloader: &mut Reloader,
+    metrics: &Arc<CertificateMetrics>,
+) -> Result<Vec<Listener>> {
     match frontend {
         Frontend::Unix(unix) => Ok(vec![Listener::unix(&unix.path, unix.delete_existing).context("--uds-name")?]),
         Frontend::Tcp(tcp) => {
-            let identity = Identity::load(&tcp.certificate, &tcp.key).context("--server-cert and --server-key")?;
-            let roots = tls::load_roots(&tcp.client_ca).context("--server-ca-cert")?;
-            let settings =
-                listener_tls::settings(&identity, Some(roots), &tcp.terms).context("--server-cert and --server-key")?;
+            let files = TlsFiles {
+                identity: Some(IdentityFiles {
+                    settings: ["server-cert", "server-key"],
+                    certificate: tcp.certificate.clone(),
+                    key: tcp.key.clone(),
+                }),
+                authorities: Some(AuthoritiesFile { setting: "server-ca-cert", path: tcp.client_ca.clone() }),
+            };
+            let terms = tcp.terms.clone();
+            let settings = certificates::load(reloader, metrics, files, move |identity, authorities| {
+                listener_tls::settings(identity.expect("the files have one"), authorities, &terms)
+            })?;
             let sockets = tcp.listen.bind_tcp()?;
             let listeners = sockets.into_iter().map(|socket| Listener::tls(socket, settings.clone()));
             Ok(listeners.collect::<io::Result<_>>()?)

@@ -171,7 +171,7 @@ async fn open(connector: &GrpcConnector, remote: SocketAddr) -> Result<Io, GrpcC
             .await
             .map_err(|source| GrpcConnectError::Proxy { remote, source })?;
     }
-    let tls = TlsConnector::from(connector.tls.clone());
+    let tls = TlsConnector::from(connector.tls.get());
     let stream = tls.connect(name, stream).await.map_err(|source| GrpcConnectError::Tls { remote, source })?;
     // As in the reference: any of the names that were offered will do, none will not.
     if stream.get_ref().1.alpn_protocol().is_none() {

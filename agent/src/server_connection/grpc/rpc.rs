@@ -22,7 +22,7 @@ pub(super) struct Answer {
 pub(super) fn request(connector: &GrpcConnector) -> Result<Request<()>, GrpcConnectError> {
     let header = |setting, value: &str| HeaderValue::from_str(value).map_err(|_| GrpcConnectError::Header { setting });
     // Go names the port unless the name is one that the agent shows a certificate to.
-    let shows_certificate = connector.tls.client_auth_cert_resolver.has_certs();
+    let shows_certificate = connector.tls.get().client_auth_cert_resolver.has_certs();
     let authority = authority(&connector.host, (!shows_certificate).then_some(connector.port));
     let uri = Uri::builder().scheme(uri::Scheme::HTTPS).authority(authority).path_and_query(PATH).build();
     let uri = uri.map_err(|_| GrpcConnectError::Header { setting: "--proxy-server-host" })?;

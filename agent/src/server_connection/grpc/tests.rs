@@ -64,7 +64,7 @@ impl Port {
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let connector = GrpcConnector {
-            tls: Arc::new(tls::client_config(Arc::new(roots), None, &[b"h2"]).unwrap()),
+            tls: Current::new(tls::client_config(Arc::new(roots), None, &[b"h2"]).unwrap()),
             host: "localhost".to_owned(),
             port: listener.local_addr().unwrap().port(),
             proxy: None,

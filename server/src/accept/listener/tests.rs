@@ -49,7 +49,7 @@ impl Running {
     fn tls_with(settings: tls::Settings) -> (Self, SocketAddr) {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        (Self::start(Listener::tls(socket, settings).unwrap()), address)
+        (Self::start(Listener::tls(socket, Current::new(settings)).unwrap()), address)
     }
 
     async fn handshake_errors(&self, expected: u64) {
