@@ -228,7 +228,7 @@ impl Break {
                 fs::remove_file(&path).unwrap();
                 fs::create_dir(&path).unwrap();
             }
-            How::Unreadable => fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap(),
+            How::Unreadable => fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap(),
         }
         move || {
             if path.is_dir() {

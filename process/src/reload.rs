@@ -165,7 +165,8 @@ async fn look(sources: &Sources, events: &FolderEvents, mut asked: bool) {
             let files: Vec<_> = sources.iter().flat_map(|source| source.files()).collect();
             events.watch(files.iter().map(|file| folder_of(file)));
             let now = Instant::now();
-            sources.iter_mut().fold(true, |settled, source| source.look(now, asked) && settled)
+            // All of them, whatever the first ones say.
+            sources.iter_mut().filter_map(|source| (!source.look(now, asked)).then_some(())).count() == 0
         });
         match looked.await {
             Ok(true) => return,

@@ -61,7 +61,7 @@ impl FolderEvents {
         #[allow(deprecated)]
         let descriptor = inotify.and_then(|inotify| AsyncFd::new(Descriptor(inotify)));
         let watches = descriptor.map(|descriptor| Arc::new(Watches { descriptor, told: AtomicBool::new(false) }));
-        Self(watches.inspect_err(|error| without_events(error)).ok())
+        Self(watches.inspect_err(without_events).ok())
     }
 
     /// Watches these folders, too. One that is watched already stays so.
