@@ -70,7 +70,7 @@ impl Case {
         };
         match self.kind {
             Kind::Alone => &[EchoP50, EchoP99, DialP50, DialP99, Fetch10k, Fetch1m, Failed],
-            Kind::Bulk(..) => &[Goodput, PacketsPerNeeded, QueueP50, QueueP99, QueueLoss],
+            Kind::Bulk(..) => &[Goodput, PacketsPerNeeded, QueueP50, QueueP99, QueueLoss, Failed],
             Kind::Beside(..) => {
                 &[Goodput, EchoP50, EchoP99, DialP50, DialP99, PacketsPerNeeded, QueueP50, QueueP99, QueueLoss, Failed]
             }
@@ -104,7 +104,7 @@ pub enum Metric {
     QueueP99,
     /// Packets dropped by a full queue in the bulk's direction, per cent of those that entered the link.
     QueueLoss,
-    /// Echoes, dials and fetches that failed or never ended.
+    /// Echoes, dials and fetches that failed or never ended, and dials of the bulk that ended.
     Failed,
 }
 

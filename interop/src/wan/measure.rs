@@ -138,11 +138,15 @@ async fn flowing(
     let window = start..Instant::now();
     let after = reading(stage, &bulk).await?;
     let mut figures = flow(direction, before, after);
-    let Some((echo, dial)) = beside else { return Ok(Found { figures, ..Found::default() }) };
+    let ended = bulk.ended() as f64;
+    let Some((echo, dial)) = beside else {
+        figures.push((Metric::Failed, ended));
+        return Ok(Found { figures, ..Found::default() });
+    };
     let echo = echo.of(window.clone(), timing.patience).await;
     let dial = dial.of(window, timing.patience).await;
     figures.extend(latencies(&echo, &dial));
-    figures.push((Metric::Failed, (echo.failed + dial.failed) as f64));
+    figures.push((Metric::Failed, ended + (echo.failed + dial.failed) as f64));
     Ok(Found { figures, echo, dial, doubts: Vec::new() })
 }
 

@@ -17,7 +17,9 @@ type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64
 type Points = Vec<(f64, f64)>;
 
 /// The smallest and the largest latency that are shown, as powers of ten of milliseconds.
-const LATENCY: Range<f64> = 1.0..4.0;
+const LATENCY: Range<f64> = 1.0..4.3;
+/// Mbit/s at the top of a time line: what has waited comes at once, faster than any link.
+const MOST: f64 = 120.0;
 const FONT: &str = "sans-serif";
 
 /// Goodput over loss: a panel for each round trip.
@@ -99,25 +101,25 @@ pub fn latencies(results: &Results, link: &str) -> anyhow::Result<String> {
 pub fn timeline(lines: &[&Line]) -> anyhow::Result<String> {
     let Some(first) = lines.first() else { return Err(anyhow!("there is no line")) };
     let seconds = first.event.length.as_secs_f64();
-    let most = lines.iter().flat_map(|line| &line.goodput).copied().fold(100.0, f64::max);
     let (from, to) = (AT.as_secs_f64(), (AT + first.event.outage.unwrap_or_default()).as_secs_f64());
     draw((900, 560), |root| {
         let (upper, lower) = root.split_vertically(280);
-        let axes = Axes { x: 0.0..seconds, y: 0.0..most * 1.05, x_name: "s", x_label: plain, y_label: plain };
+        let axes = Axes { x: 0.0..seconds, y: 0.0..MOST, x_name: "s", x_label: plain, y_label: plain };
         let mut chart = axes.on(&upper, &format!("goodput, Mbit/s: {}", first.event.title))?;
-        shade(&mut chart, (from, to), 0.0..most * 1.05)?;
+        shade(&mut chart, (from, to), 0.0..MOST)?;
         for it in lines {
-            line(&mut chart, &it.subject, it.times().zip(it.goodput.iter().copied()).collect())?;
+            let goodput = it.goodput.iter().map(|goodput| goodput.min(MOST));
+            line(&mut chart, &it.subject, it.times().zip(goodput).collect())?;
         }
-        legend(&mut chart, SeriesLabelPosition::MiddleRight)?;
-        let axes = Axes { x: 0.0..seconds, y: 1.0..4.5, x_name: "s", x_label: plain, y_label: power };
-        let mut chart = axes.on(&lower, "longest echo that began in each quarter of a second, ms")?;
-        shade(&mut chart, (from, to), 1.0..4.5)?;
+        let axes = Axes { x: 0.0..seconds, y: LATENCY, x_name: "s", x_label: plain, y_label: power };
+        let title = "longest echo that began in each quarter of a second, ms (at the top: it never came)";
+        let mut chart = axes.on(&lower, title)?;
+        shade(&mut chart, (from, to), LATENCY)?;
         for it in lines {
-            let seen = it.times().zip(&it.echo).filter_map(|(at, echo)| Some((at, logarithm((*echo)?))));
-            line(&mut chart, &it.subject, seen.filter(|(_, ms)| ms.is_finite()).collect())?;
+            let seen = it.times().zip(&it.echo).map(|(at, echo)| Some((at, logarithm((*echo)?).min(LATENCY.end))));
+            interrupted(&mut chart, &it.subject, &seen.collect::<Vec<_>>())?;
         }
-        Ok(())
+        legend(&mut chart, SeriesLabelPosition::UpperRight)
     })
 }
 
@@ -133,7 +135,7 @@ struct Axes {
 impl Axes {
     fn on<'a, 'b>(self, panel: &'a Area<'b>, title: &str) -> anyhow::Result<Chart<'a, 'b>> {
         let mut chart = ChartBuilder::on(panel)
-            .caption(title, (FONT, 15))
+            .caption(title, (FONT, 18))
             .margin(8)
             .margin_right(16)
             .x_label_area_size(38)
@@ -142,7 +144,8 @@ impl Axes {
             .map_err(failed)?;
         let mut mesh = chart.configure_mesh();
         let mesh = mesh.x_labels(LOSSES.len()).x_label_formatter(&self.x_label).y_label_formatter(&self.y_label);
-        let mesh = mesh.x_desc(self.x_name).label_style((FONT, 12)).light_line_style(TRANSPARENT);
+        let mesh =
+            mesh.x_desc(self.x_name).label_style((FONT, 15)).axis_desc_style((FONT, 15)).light_line_style(TRANSPARENT);
         mesh.bold_line_style(BLACK.mix(0.12)).draw().map_err(failed)?;
         Ok(chart)
     }
@@ -152,6 +155,23 @@ fn line(chart: &mut Chart<'_, '_>, subject: &Subject, points: Points) -> anyhow:
     let style = style(subject);
     let series = chart.draw_series(LineSeries::new(points, style)).map_err(failed)?;
     series.label(subject.to_string()).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    Ok(())
+}
+
+/// With a gap where there is nothing.
+fn interrupted(chart: &mut Chart<'_, '_>, subject: &Subject, steps: &[Option<(f64, f64)>]) -> anyhow::Result<()> {
+    let mut style = style(subject);
+    // Named once.
+    line(chart, subject, Points::new())?;
+    for part in steps.split(Option::is_none).filter(|part| !part.is_empty()) {
+        let points: Points = part.iter().copied().flatten().collect();
+        if let [alone] = points[..] {
+            style.filled = true;
+            chart.draw_series([Circle::new(alone, 3, style)]).map_err(failed)?;
+        } else {
+            chart.draw_series(LineSeries::new(points, style)).map_err(failed)?;
+        }
+    }
     Ok(())
 }
 
@@ -165,7 +185,7 @@ fn shade(chart: &mut Chart<'_, '_>, (from, to): (f64, f64), y: Range<f64>) -> an
 fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) -> anyhow::Result<()> {
     let mut labels = chart.configure_series_labels();
     let labels = labels.position(position).background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.3));
-    labels.label_font((FONT, 12)).draw().map_err(failed)
+    labels.label_font((FONT, 15)).draw().map_err(failed)
 }
 
 /// A colour for each kind, pale for other congestion controls than the first.
@@ -215,8 +235,10 @@ fn percent(value: &f64) -> String {
     format!("{value:.0} %")
 }
 
+/// Whole powers of ten only.
 fn power(value: &f64) -> String {
-    format!("{:.0}", 10_f64.powf(*value))
+    let is_whole = (value - value.round()).abs() < 1e-6;
+    if is_whole { format!("{:.0}", 10_f64.powf(*value)) } else { String::new() }
 }
 
 fn loss(at: &f64) -> String {

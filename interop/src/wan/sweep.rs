@@ -61,11 +61,7 @@ fn case() -> &'static Case {
 
 /// How long things take here.
 pub fn timing(of_rows: Timing) -> Timing {
-    Timing {
-        ramp: Duration::from_secs(2).min(of_rows.ramp),
-        window: Duration::from_secs(3).min(of_rows.window),
-        ..of_rows
-    }
+    Timing { ramp: Duration::from_secs(3), window: Duration::from_secs(3).min(of_rows.window), ..of_rows }
 }
 
 #[cfg(test)]
