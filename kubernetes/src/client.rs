@@ -111,6 +111,11 @@ impl Kubernetes {
         }
         result
     }
+
+    /// What an error of the library means, when it does not come out of [`Self::call`]: that of a stream of changes.
+    pub fn error(&self, error: kube::Error, right: Right) -> ApiError {
+        ApiError::new(error, right, &self.0.origin)
+    }
 }
 
 fn other_files_may_help(error: &ApiError) -> bool {
