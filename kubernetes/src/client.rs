@@ -22,8 +22,11 @@ use crate::{
     source::{self, SourceError},
 };
 
-/// How long a request may take, with the wait for its turn and the credentials' plug-in.
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a request may take, with the credentials' plug-in. An API server under load takes ten seconds.
+const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a request may wait for its turn.
+const TURN_LIMIT: Duration = Duration::from_secs(15);
 
 /// After a failure the files are read again, but not more often than this.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
@@ -85,8 +88,8 @@ impl Kubernetes {
         Ok(Self(Arc::new(Inner { settings, origin, pace, runtime: Handle::current(), current: Mutex::default() })))
     }
 
-    /// Makes one request when it is its turn, within 10 s. For a stream of changes that is the time until it begins.
-    /// `right` is what the request needs, for messages.
+    /// Makes one request when it is its turn, and waits 15 s for each. For a stream of changes that is the time until it
+    /// begins. `right` is what the request needs, for messages.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -98,8 +101,9 @@ impl Kubernetes {
         F: Future<Output = Result<T, kube::Error>>,
     {
         let inner = &self.0;
+        let turn = timeout(TURN_LIMIT, inner.pace.wait()).await;
+        turn.map_err(|_elapsed| ApiError::Busy { right: right.clone() })?;
         let asked = async {
-            inner.pace.wait().await;
             let client = inner.client(&right).await?;
             request(client).await.map_err(|error| ApiError::new(error, right.clone(), &inner.origin))
         };
@@ -119,7 +123,7 @@ impl Kubernetes {
 }
 
 fn other_files_may_help(error: &ApiError) -> bool {
-    !matches!(error, ApiError::Refused { .. } | ApiError::Malformed { .. })
+    !matches!(error, ApiError::Refused { .. } | ApiError::Malformed { .. } | ApiError::Busy { .. })
 }
 
 impl Inner {

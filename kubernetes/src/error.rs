@@ -23,6 +23,12 @@ pub enum ApiError {
         /// What is wrong.
         reason: String,
     },
+    /// It was not its turn in time.
+    #[error("too many requests to the Kubernetes API wait to {right}; raise --kubeconfig-qps and --kubeconfig-burst")]
+    Busy {
+        /// What was asked for.
+        right: Right,
+    },
     /// No answer in time.
     #[error("the Kubernetes API ({origin}) has not answered within {}s (asked to {right})", .limit.as_secs())]
     Timeout {
