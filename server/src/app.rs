@@ -1,6 +1,7 @@
 //! Builds the parts, binds every listener before anything is served, joins the parts, and drains them.
 
 mod bind;
+mod kubernetes;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -57,7 +58,7 @@ pub async fn run(config: Config) -> Result<()> {
     let stopping = Stopping::default();
     let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
     let workers = Workers::start(config.worker_threads).context("cannot start the worker threads")?;
-    let parts = Parts::build(&config, &workers, &stopping);
+    let parts = Parts::build(&config, &workers, &stopping).await;
     let parts = match parts {
         Ok(parts) => parts,
         Err(error) => {
@@ -96,10 +97,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(config: &Config, workers: &Workers, stopping: &Stopping) -> Result<Self> {
+    async fn build(config: &Config, workers: &Workers, stopping: &Stopping) -> Result<Self> {
         let registry: Arc<Registry<Backend>> = Arc::default();
         let metrics = Arc::new(Metrics::new());
         let budget = MemoryBudget::new(config.quic.memory_budget);
+        let authentication = kubernetes::authentication(&config.agent_rules, metrics.clone()).await?;
         let [counts, agent_counts] = [Peers::Clients, Peers::Agents]
             .map(|peers| Arc::new(ListenerCounts { peers, ..ListenerCounts::default() }));
         let placement = Placement::new(workers.all());
@@ -109,6 +111,8 @@ impl Parts {
             registry: registry.clone(),
             placement: placement.clone(),
             drain: stopping.drain.clone(),
+            authentication: authentication.clone(),
+            metrics: metrics.clone(),
         });
         let agent_port = config.agents.grpc.as_ref().map(|grpc| {
             Arc::new(grpc_agents::Port {
@@ -124,6 +128,7 @@ impl Parts {
                 },
                 budget: budget.clone(),
                 keep_alive: grpc.keep_alive,
+                authentication,
                 metrics: metrics.clone(),
                 drain: stopping.drain.clone(),
                 close: CancellationToken::new(),
