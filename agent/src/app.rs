@@ -92,6 +92,7 @@ pub async fn run(config: Config) -> Result<()> {
         host: config.server.host.clone(),
         agent_id: config.agent_id.clone(),
         identifiers: config.identifiers_query.clone(),
+        token: config.token.clone(),
         tls: client_tls,
         settings: config.quic.clone(),
         budget,
@@ -210,6 +211,7 @@ fn grpc_connector(config: &Config, tls: &Current<rustls::ClientConfig>, budget: 
         proxy: settings.proxy.clone(),
         agent_id: config.agent_id.clone(),
         identifiers: config.identifiers_query.clone(),
+        token: config.token.clone(),
         keep_alive: settings.keep_alive,
         mux: MuxSettings {
             role: Role::Agent,

@@ -23,7 +23,7 @@ use konnectivity_transport::{
 use uuid::Uuid;
 
 use self::transport::Transports;
-use crate::options::Options;
+use crate::{options::Options, token::TokenFile};
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
@@ -55,6 +55,8 @@ pub struct Config {
     pub transports: Transports,
     /// How server and agent prove who they are.
     pub tls: Tls,
+    /// The token that is shown to servers, if any.
+    pub token: Option<TokenFile>,
     /// When connections are tried.
     pub reconnect: Reconnect,
     /// How long a target may take to connect, its name's look-up included.
@@ -161,7 +163,7 @@ impl Config {
         let health = listen(problems, health_host, ("health-server-port", options.health_server_port));
         let admin_host = ("admin-bind-address", options.admin_bind_address.as_str());
         let admin = listen(problems, admin_host, ("admin-server-port", options.admin_server_port));
-        kubernetes::check(options, problems);
+        let token = kubernetes::check(options, problems);
         check::channel_size(problems, options.xfr_channel_size);
         check::profiling(problems, options.enable_profiling, options.enable_contention_profiling);
         let quic = options.quic.settings(problems);
@@ -177,6 +179,7 @@ impl Config {
             server: server?,
             transports: transports?,
             tls: tls?,
+            token,
             reconnect: reconnect?,
             dial_timeout: dial_timeout?,
             graceful_shutdown_timeout: graceful_shutdown_timeout?,

@@ -17,6 +17,7 @@ mod options;
 mod server_connection;
 mod server_set;
 mod target;
+mod token;
 
 use std::process::ExitCode;
 

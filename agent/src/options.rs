@@ -14,7 +14,7 @@ const GRPC: &str = "gRPC";
 const IDENTITY: &str = "This agent";
 const LIMITS: &str = "Limits";
 const HEALTH: &str = "Health, profiles and logs";
-const KUBERNETES: &str = "Kubernetes: tokens and leases, not yet supported";
+const KUBERNETES: &str = "Kubernetes: the agent's token, leases of servers";
 const OTHERS: &str = "For the reference's sake, without effect";
 
 /// The agent's settings, in the order of `--help`.
@@ -140,8 +140,8 @@ pub struct Options {
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = HEALTH)]
     pub log_format: String,
 
-    /// File with the token by which the servers know this agent. Not yet supported: with a value, the agent refuses to
-    /// start
+    /// File with the token by which the servers know this agent. It is read for each connection, without the white space at
+    /// its ends, and every ten seconds: over QUIC a new token is sent on connections that are there
     #[arg(long, value_name = "FILE", default_value = "", help_heading = KUBERNETES)]
     pub service_account_token_path: String,
 

@@ -1,5 +1,6 @@
 //! The only crate that sees both ends of the tunnel: test certificates, the benchmark and the end-to-end tests.
 //!
+//! - [`api_server`]: as much of a Kubernetes API server as the programs ask for.
 //! - [`certificates`]: an authority and what it signs, for tests and for the quick start.
 //! - [`peer`]: a server and an agent of any make as real processes, started and stopped.
 //! - [`pair`]: a real server with real agents for end-to-end tests.
@@ -13,6 +14,7 @@
 
 #![warn(missing_docs)]
 
+pub mod api_server;
 pub mod bench;
 pub mod certificates;
 pub mod ends;

@@ -23,6 +23,10 @@ pub enum Format {
     Json,
 }
 
+/// Libraries that log what is logged here anyhow, and one that shows what it could not read, which may hold a secret.
+/// Who wants them names them in the filter.
+const QUIET: &str = "kube_client=off";
+
 /// What is logged, how and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logging {
@@ -60,7 +64,7 @@ impl Logging {
     /// When the file cannot be opened, or the process has a log already, or the filter is not one, which
     /// [`Logging::check`] rules out.
     pub fn start(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::builder().parse(&self.filter)?;
+        let filter = EnvFilter::builder().parse(format!("{QUIET},{}", self.filter))?;
         let Destination { stderr, files } = &self.destination;
         let files = files.as_ref().map(LogFiles::open).transpose()?;
         let sink = Sink { least: *stderr, stderr: io::stderr, files };

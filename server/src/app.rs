@@ -1,6 +1,7 @@
 //! Builds the parts, binds every listener before anything is served, joins the parts, and drains them.
 
 mod bind;
+mod kubernetes;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -58,7 +59,7 @@ pub async fn run(config: Config) -> Result<()> {
     let signals = Signals::catch().context("cannot catch SIGTERM and SIGINT")?;
     let mut reloader = Reloader::new().context("cannot catch SIGHUP")?;
     let workers = Workers::start(config.worker_threads).context("cannot start the worker threads")?;
-    let parts = Parts::build(&config, &workers, &stopping, &mut reloader);
+    let parts = Parts::build(&config, &workers, &stopping, &mut reloader).await;
     let parts = match parts {
         Ok(parts) => parts,
         Err(error) => {
@@ -98,10 +99,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(config: &Config, workers: &Workers, stopping: &Stopping, reloader: &mut Reloader) -> Result<Self> {
+    async fn build(config: &Config, workers: &Workers, stopping: &Stopping, reloader: &mut Reloader) -> Result<Self> {
         let registry: Arc<Registry<Backend>> = Arc::default();
         let metrics = Arc::new(Metrics::new());
         let budget = MemoryBudget::new(config.quic.memory_budget);
+        let authentication = kubernetes::authentication(&config.agent_rules, metrics.clone()).await?;
         let [counts, agent_counts] = [Peers::Clients, Peers::Agents]
             .map(|peers| Arc::new(ListenerCounts { peers, ..ListenerCounts::default() }));
         let placement = Placement::new(workers.all());
@@ -111,6 +113,8 @@ impl Parts {
             registry: registry.clone(),
             placement: placement.clone(),
             drain: stopping.drain.clone(),
+            authentication: authentication.clone(),
+            metrics: metrics.clone(),
         });
         let agent_port = config.agents.grpc.as_ref().map(|grpc| {
             Arc::new(grpc_agents::Port {
@@ -126,6 +130,7 @@ impl Parts {
                 },
                 budget: budget.clone(),
                 keep_alive: grpc.keep_alive,
+                authentication,
                 metrics: metrics.clone(),
                 drain: stopping.drain.clone(),
                 close: CancellationToken::new(),

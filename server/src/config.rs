@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 pub use agents::Agents;
 pub use frontend::Frontend;
+pub use kubernetes::{AgentRules, Kubernetes};
 
 use crate::{
     options::Options,
@@ -31,12 +32,9 @@ use crate::{
 /// Most servers that agents are told of; each means a connection of every agent.
 const MOST_SERVERS: i64 = 1_000;
 /// Settings of the reference that mean nothing here, or nothing yet.
-const WITHOUT_EFFECT: [&str; 9] = [
+const WITHOUT_EFFECT: [&str; 6] = [
     "enable-contention-profiling",
     "kube-api-content-type",
-    "kubeconfig",
-    "kubeconfig-burst",
-    "kubeconfig-qps",
     "lease-label",
     "lease-namespace",
     "warn-on-channel-limit",
@@ -66,6 +64,8 @@ pub struct Config {
     pub frontend_keepalive_time: Duration,
     /// Where agents connect, and who may.
     pub agents: Agents,
+    /// What agents must show beyond their certificate, and what they may say.
+    pub agent_rules: AgentRules,
     /// Where health and metrics are served.
     pub health: Listen,
     /// Where metrics and what is for administrators are served.
@@ -155,7 +155,7 @@ impl Config {
             check::duration(problems, "graceful-shutdown-timeout", options.graceful_shutdown_timeout);
         let backend_dial_timeout = check::duration(problems, "backend-dial-timeout", options.backend_dial_timeout);
         let worker_threads = check::number(problems, "worker-threads", options.worker_threads, 0..=MOST_THREADS);
-        kubernetes::check(options, problems);
+        let agent_rules = kubernetes::check(options, problems);
         check::channel_size(problems, options.xfr_channel_size);
         check::profiling(problems, options.enable_profiling, options.enable_contention_profiling);
         notices.extend(check::without_effect(problems, WITHOUT_EFFECT.iter().chain(&KlogOptions::WITHOUT_EFFECT)));
@@ -175,6 +175,7 @@ impl Config {
             frontend,
             frontend_keepalive_time: frontend_keepalive_time?,
             agents: agents?,
+            agent_rules: agent_rules?,
             health: health?,
             admin: admin?,
             profiling: options.enable_profiling,

@@ -9,6 +9,7 @@
 mod accept;
 mod admin;
 mod app;
+mod auth;
 mod backend;
 mod config;
 mod dial;

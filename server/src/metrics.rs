@@ -16,10 +16,14 @@ use konnectivity_process::{
 use konnectivity_transport::{packet::PacketType, relay::Outcome};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-pub use self::packets::Segment;
-use self::{leases::LeaseMetrics, packets::PacketMetrics};
-use crate::strategy::Strategy;
+use self::{authentication::AuthenticationMetrics, leases::LeaseMetrics, packets::PacketMetrics};
+pub use self::{
+    authentication::{Reached, ReviewResult},
+    packets::Segment,
+};
+use crate::{auth::Carried, strategy::Strategy};
 
+mod authentication;
 mod leases;
 mod packets;
 
@@ -86,6 +90,7 @@ pub struct Metrics {
     established: Series<IntGauge>,
     dial_failures: IntCounterVec,
     packets: PacketMetrics,
+    authentication: AuthenticationMetrics,
     /// Of leases, of which there are none yet.
     #[allow(dead_code, reason = "nobody deletes or lists leases yet; what is there from the start is")]
     pub leases: LeaseMetrics,
@@ -150,6 +155,7 @@ impl Metrics {
                 &["reason"],
             ),
             packets: PacketMetrics::new(&registry),
+            authentication: AuthenticationMetrics::new(&registry),
             leases: LeaseMetrics::new(&registry),
             certificates: Arc::new(CertificateMetrics::new(&registry)),
             totals: DialTotals::new(&registry),
@@ -230,6 +236,21 @@ impl Metrics {
     /// A dial failed.
     pub fn dial_failed(&self, failure: DialFailure) {
         self.dial_failures.with_label_values(&[failure.reason()]).inc();
+    }
+
+    /// An agent was admitted, or not. Only counted where tokens or identifiers are looked at.
+    pub fn agent_authenticated(&self, carried: Carried, reached: Reached) {
+        self.authentication.agent(carried, reached);
+    }
+
+    /// A token was reviewed, which took so long.
+    pub fn token_reviewed(&self, result: ReviewResult, took: Duration) {
+        self.authentication.review(result, took);
+    }
+
+    /// An agent is drained because its token has come to its end.
+    pub fn token_expired(&self, carried: Carried) {
+        self.authentication.expired(carried);
     }
 
     /// Everything in Prometheus' text format. `ready` tells for each strategy in use, in the order of preference, how

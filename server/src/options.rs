@@ -14,7 +14,7 @@ const AGENTS: &str = "Agents: where they connect, and who may";
 const SERVERS: &str = "Servers and strategies";
 const LIMITS: &str = "Limits";
 const HEALTH: &str = "Health, profiles and logs";
-const KUBERNETES: &str = "Kubernetes: tokens and leases, not yet supported";
+const KUBERNETES: &str = "Kubernetes: tokens of agents, leases of servers";
 const OTHERS: &str = "For the reference's sake, without effect";
 
 /// The server's settings, in the order of `--help`.
@@ -78,11 +78,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE", default_value = "", help_heading = AGENTS)]
     pub cluster_key: String,
 
-    /// File with the certificate authorities that agents' certificates must come from
+    /// File with the certificate authorities that agents' certificates must come from. Without it they need none, and
+    /// --agent-namespace or --allow-unauthenticated-agents must say who may connect
     #[arg(long, value_name = "FILE", default_value = "", help_heading = AGENTS)]
     pub cluster_ca_cert: String,
 
-    /// Lets any agent connect, without a certificate. It can then answer dials for any target: for tests only
+    /// Lets any agent connect, without a certificate or a token. It can then answer dials for any target: for tests only
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = AGENTS)]
     pub allow_unauthenticated_agents: bool,
@@ -179,35 +180,45 @@ pub struct Options {
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = HEALTH)]
     pub log_format: String,
 
-    /// Namespace that the service account of agents must be in. Not yet supported: with a value, the server refuses to
-    /// start
+    /// Namespace that the service account of agents must be in. With it, agents must show a token of that account, which the
+    /// Kubernetes API reviews; with --cluster-ca-cert, a certificate as well
     #[arg(long, value_name = "NAME", default_value = "", help_heading = KUBERNETES)]
     pub agent_namespace: String,
 
-    /// Service account that agents' tokens must be of. Not yet supported: with a value, the server refuses to start
+    /// Service account that agents' tokens must be of; needed with --agent-namespace
     #[arg(long, value_name = "NAME", default_value = "", help_heading = KUBERNETES)]
     pub agent_service_account: String,
 
-    /// Audience that agents' tokens must be for. Not yet supported: with a value, the server refuses to start
+    /// Audience that agents' tokens must be for; needed with --agent-namespace
     #[arg(long, value_name = "NAME", default_value = "", help_heading = KUBERNETES)]
     pub authentication_audience: String,
 
-    /// File that says how to reach the Kubernetes API. It must be there if it is named; only tokens and leases use it, so
-    /// that it has no effect yet
+    /// Which agents are drained when their token has expired and no new one has come: quic (agents over QUIC send new ones),
+    /// all, or none, as in the reference. Agents over gRPC cannot send a new token: they have to connect again
+    #[arg(long, value_name = "NAME", default_value = "quic", help_heading = KUBERNETES)]
+    pub drain_expired_tokens: String,
+
+    /// What agents may say that they reach: any, or own-node: the name and the addresses of the node that their token is
+    /// bound to or that their certificate (common name system:node:NAME) is of
+    #[arg(long, value_name = "NAME", default_value = "any", help_heading = KUBERNETES)]
+    pub agent_identifier_policy: String,
+
+    /// What agents may say beyond that with --agent-identifier-policy=own-node, with commas: default-route, cidr
+    #[arg(long, value_name = "NAMES", default_value = "", help_heading = KUBERNETES)]
+    pub agent_identifier_exceptions: List,
+
+    /// File that says how to reach the Kubernetes API. It must be there if it is named. Empty: what a pod finds. Nothing is
+    /// asked of the API unless tokens, leases or --agent-identifier-policy need it
     #[arg(long, value_name = "FILE", default_value = "", help_heading = KUBERNETES)]
     pub kubeconfig: String,
 
-    /// Requests to the Kubernetes API a second; 0: what clients have by default. Without effect yet
+    /// Requests to the Kubernetes API a second; 0: 5; less: no limit
     #[arg(long, value_name = "NUMBER", default_value = "0", help_heading = KUBERNETES)]
     pub kubeconfig_qps: Float32,
 
-    /// Requests to the Kubernetes API at once; 0: what clients have by default. Without effect yet
+    /// Requests to the Kubernetes API at once; 0: 10
     #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = flag::integer, help_heading = KUBERNETES)]
     pub kubeconfig_burst: i64,
-
-    /// Content type of requests to the Kubernetes API. Without effect yet
-    #[arg(long, value_name = "TYPE", default_value = "application/vnd.kubernetes.protobuf", help_heading = KUBERNETES)]
-    pub kube_api_content_type: String,
 
     /// Publishes a lease of this server, by which agents count the servers. Not yet supported: the server refuses to start
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
@@ -231,6 +242,10 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value = "true", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = OTHERS)]
     pub warn_on_channel_limit: bool,
+
+    /// Is the content type of requests to the Kubernetes API in the reference. Here it is always application/json
+    #[arg(long, value_name = "TYPE", default_value = "application/vnd.kubernetes.protobuf", help_heading = OTHERS)]
+    pub kube_api_content_type: String,
 
     /// Is for the reference's profile of where it waits, and needs --enable-profiling. Nothing is recorded here
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]

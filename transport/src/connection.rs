@@ -9,6 +9,7 @@ use std::{
 };
 
 use quinn::VarInt;
+use rustls::pki_types::CertificateDer;
 
 use self::shared::Shared;
 use crate::{
@@ -225,6 +226,12 @@ impl Connection {
     /// The peer's address now.
     pub fn remote(&self) -> SocketAddr {
         self.shared.quinn.remote_address()
+    }
+
+    /// The peer's own certificate in DER, which TLS has found good; `None`: it has shown none.
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let chain = self.shared.quinn.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        chain.first().map(|certificate| certificate.to_vec())
     }
 
     /// Facts about the connection now.

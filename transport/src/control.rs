@@ -33,6 +33,9 @@ pub enum HelloError {
     /// No answer within [`HELLO_LIMIT`].
     #[error("the peer sent no hello within {} s", HELLO_LIMIT.as_secs())]
     Timeout,
+    /// This end does not want the peer, and has said why.
+    #[error("{0}")]
+    Refused(String),
     /// The peer sent something else.
     #[error("the peer broke the protocol: {0}")]
     Protocol(String),
@@ -161,7 +164,7 @@ async fn within_limit<T>(
     match &result {
         Err(error @ HelloError::Timeout) => connection.close(ConnectionCode::HelloTimeout, &error.to_string()),
         Err(error @ HelloError::Protocol(_)) => connection.close(ConnectionCode::Protocol, &error.to_string()),
-        Err(HelloError::Lost(_)) | Ok(_) => {}
+        Err(HelloError::Lost(_) | HelloError::Refused(_)) | Ok(_) => {}
     }
     result
 }

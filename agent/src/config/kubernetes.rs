@@ -1,22 +1,14 @@
-//! What the options say of the Kubernetes API: the agent's token and leases of servers. Both are for a later version, so
-//! that whatever switches one of them on is refused.
+//! What the options say of Kubernetes: the agent's token and leases of servers. Leases are for a later version, so that
+//! what switches them on is refused.
 
 use konnectivity_process::{check, problems::Problems};
 
-use crate::options::Options;
+use crate::{options::Options, token::TokenFile};
 
-/// Checks everything that has to do with the Kubernetes API.
-pub(super) fn check(options: &Options, problems: &mut Problems) {
-    let token = &options.service_account_token_path;
-    if !token.is_empty() {
-        check::file(problems, "service-account-token-path", token);
-        check::not_yet_supported(
-            problems,
-            "service-account-token-path",
-            "--service-account-token-path is",
-            "leave it out, and set --agent-cert and --agent-key to a certificate that the servers trust",
-        );
-    }
+/// Checks everything that has to do with Kubernetes. The token's file, if there is to be a token.
+pub(super) fn check(options: &Options, problems: &mut Problems) -> Option<TokenFile> {
+    let setting = "service-account-token-path";
+    let token = check::file(problems, setting, &options.service_account_token_path).map(TokenFile::new);
     if options.count_server_leases {
         let remedy = "leave --count-server-leases out: the servers say how many they are (--server-count)";
         check::not_yet_supported(problems, "count-server-leases", "--count-server-leases is", remedy);
@@ -27,4 +19,5 @@ pub(super) fn check(options: &Options, problems: &mut Problems) {
         problems.rule("server-count-source", reason, "set it to default");
     }
     check::file(problems, "kubeconfig", &options.kubeconfig);
+    token
 }

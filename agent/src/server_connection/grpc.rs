@@ -41,7 +41,7 @@ use self::{
     stream::Terms,
 };
 pub use self::{connect::GrpcConnectError, lost::GrpcLost};
-use crate::dial::Dials;
+use crate::{dial::Dials, token::TokenFile};
 
 /// What connections over gRPC have in common.
 pub struct GrpcConnector {
@@ -57,6 +57,8 @@ pub struct GrpcConnector {
     pub agent_id: AgentId,
     /// What it says it can reach, URL-encoded.
     pub identifiers: String,
+    /// The token that is shown, if any.
+    pub token: Option<TokenFile>,
     /// Silence after which a server is asked for a sign of life. Servers of the reference do not like to be asked often.
     pub keep_alive: Duration,
     /// How dials share a connection.

@@ -17,7 +17,7 @@ use konnectivity_transport::{
     settings::QuicSettings,
     wire::{
         code::ConnectionCode,
-        message::{ControlBody, Drain, Hello},
+        message::{self as wire, ControlBody, Drain, Hello},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     dial::Dials,
     happy_eyeballs::{STAGGER, race},
+    token::{Token, TokenError, TokenFile},
 };
 
 /// How long the last packets of a closed connection may take.
@@ -37,6 +38,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Why there is no QUIC connection to a server.
 #[derive(Debug, thiserror::Error)]
 pub enum QuicFailure {
+    /// There is no token to show.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// No address of the server answers.
     #[error("{}", .0.iter().map(|(_, error)| with_sources(error)).collect::<Vec<_>>().join("; "))]
     Addresses(Vec<(SocketAddr, ConnectError)>),
@@ -74,6 +78,8 @@ pub struct QuicConnector {
     pub agent_id: AgentId,
     /// What we say we can reach, URL-encoded.
     pub identifiers: String,
+    /// The token that we show, if any.
+    pub token: Option<TokenFile>,
     /// How we check the server and prove who we are.
     pub tls: Current<rustls::ClientConfig>,
     /// How connections behave.
@@ -102,6 +108,8 @@ impl QuicConnector {
         addresses: Vec<SocketAddr>,
         answered: &CancellationToken,
     ) -> Result<QuicConnection, QuicFailure> {
+        let token = self.token.as_ref().map(|file| Ok((file.clone(), file.read()?))).transpose();
+        let token: Option<(TokenFile, Token)> = token.map_err(QuicFailure::Token)?;
         let attempt = |remote| {
             let tls = (*self.tls.get()).clone();
             endpoint::connect(remote, &self.host, tls, &self.settings, self.budget.clone())
@@ -112,7 +120,7 @@ impl QuicConnector {
         let hello = Hello {
             agent_id: self.agent_id.to_string(),
             identifiers: self.identifiers.clone(),
-            token: String::new(),
+            token: token.as_ref().map(|(_, token)| token.expose().to_owned()).unwrap_or_default(),
             software: format!("konnectivity-quic {}", version::VERSION),
             capabilities: Vec::new(),
         };
@@ -128,6 +136,7 @@ impl QuicConnector {
             server_count: welcome.server_count,
             connection,
             control,
+            token,
             dials: Dials { server, ..self.dials.clone() },
             drain: self.drain.clone(),
             leave: self.leave.clone(),
@@ -142,6 +151,8 @@ pub struct QuicConnection {
     server_count: u32,
     connection: Connection,
     control: ControlStream,
+    /// What was shown, and where it is from.
+    token: Option<(TokenFile, Token)>,
     dials: Dials,
     drain: CancellationToken,
     leave: CancellationToken,
@@ -173,13 +184,18 @@ impl Carrier for QuicConnection {
 
 impl QuicCarrier for QuicConnection {
     async fn serve(self, server_drains: CancellationToken) -> QuicEnd {
-        let Self { connection, control, dials, drain, leave, since, .. } = self;
+        let Self { connection, control, token, dials, drain, leave, since, .. } = self;
         let lost = tokio::select! {
             lost = accept(&connection, &dials) => lost,
-            lost = attend(&connection, control, &drain, &server_drains) => lost,
+            lost = attend(&connection, (control, token), &drain, &server_drains) => lost,
             lost = end(&connection, &dials.stop, &leave) => lost,
         };
-        tracing::info!(reason = %lost, "disconnected from a server");
+        match &lost {
+            ConnectionLost::Closed { code: Some(ConnectionCode::Unauthorized), .. } => {
+                tracing::error!(reason = %lost, "disconnected by a server");
+            }
+            _ => tracing::info!(reason = %lost, "disconnected from a server"),
+        }
         dials.metrics.server_gone(&lost);
         // What is left to do must not delay the next connection.
         dials.tasks.spawn(async move { connection.wait_closed(CLOSE_LIMIT).await });
@@ -197,34 +213,36 @@ async fn accept(connection: &Connection, dials: &Dials) -> ConnectionLost {
     }
 }
 
-/// Handles control messages, and tells the server when the agent drains.
+/// Handles control messages, and tells the server when the agent drains or has a new token.
 async fn attend(
     connection: &Connection,
-    mut control: ControlStream,
+    (mut control, mut token): (ControlStream, Option<(TokenFile, Token)>),
     drain: &CancellationToken,
     server_drains: &CancellationToken,
 ) -> ConnectionLost {
     let mut told = false;
     let mut govern = std::pin::pin!(connection.govern());
     loop {
-        tokio::select! {
+        let news = tokio::select! {
             () = &mut govern => break,
             () = drain.cancelled(), if !told => {
                 told = true;
-                let message = ControlBody::Drain(Drain { reason: "the agent is stopping".into() });
-                if let Err(error) = control.sender.send(message).await {
-                    // If the connection is gone already, this changes nothing.
-                    connection.close(ConnectionCode::Protocol, &format!("control stream: {}", with_sources(&error)));
-                    break;
-                }
+                ControlBody::Drain(Drain { reason: "the agent is stopping".into() })
+            }
+            renewed = renewed(&token) => {
+                tracing::info!("sending the new token to a server");
+                let message = ControlBody::Token(wire::Token { token: renewed.expose().to_owned() });
+                token = token.map(|(file, _)| (file, renewed));
+                message
             }
             message = control.receiver.next() => match message {
                 Ok(ControlBody::Drain(drain)) => {
                     tracing::info!(reason = drain.reason, "the server drains");
                     server_drains.cancel();
+                    continue;
                 }
                 // Server addresses are for a later version of this agent, which says so in its capabilities.
-                Ok(ControlBody::Servers(_)) => {}
+                Ok(ControlBody::Servers(_)) => continue,
                 Ok(_) => {
                     connection.close(ConnectionCode::Protocol, "a server must not send this control message");
                     break;
@@ -235,9 +253,22 @@ async fn attend(
                     break;
                 }
             },
+        };
+        if let Err(error) = control.sender.send(news).await {
+            // If the connection is gone already, this changes nothing.
+            connection.close(ConnectionCode::Protocol, &format!("control stream: {}", with_sources(&error)));
+            break;
         }
     }
     connection.closed().await
+}
+
+/// Waits for a token after the one that was shown; for ever if none was.
+async fn renewed(shown: &Option<(TokenFile, Token)>) -> Token {
+    match shown {
+        Some((file, token)) => file.renewed(token).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// When the agent leaves: closes the connection when its last dial has ended, or when dials must end now.

@@ -78,6 +78,16 @@ impl PeerStream {
         }
     }
 
+    /// The peer's own certificate in DER, which TLS has found good; `None`: it has shown none.
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        match &self.0 {
+            Kind::Tls(stream) => {
+                stream.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.to_vec())
+            }
+            Kind::Tcp(_) | Kind::Unix(_) => None,
+        }
+    }
+
     /// The address at the other end.
     ///
     /// # Errors

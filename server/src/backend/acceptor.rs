@@ -1,6 +1,6 @@
 //! Accepts agents over QUIC, finds out who they are, and keeps them registered while they are connected.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use konnectivity_process::version;
 use konnectivity_transport::{
@@ -16,11 +16,24 @@ use konnectivity_transport::{
         message::{ControlBody, Drain, Hello, Welcome},
     },
 };
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Backend, carrier::Carrier, placement::Placement, registry::Registry};
-use crate::worker::Worker;
+use super::{
+    Backend,
+    carrier::Carrier,
+    placement::Placement,
+    registry::{Registration, Registry},
+};
+use crate::{
+    auth::{Admitted, Authentication, Carried, Refusal, Shown, Token, TokenLife},
+    metrics::Metrics,
+    worker::Worker,
+};
+
+/// How often an agent whose token has expired is looked at for its last dial's end.
+const IDLE_CHECK: Duration = Duration::from_millis(100);
 
 /// Accepts agents on all endpoints.
 pub struct Acceptor {
@@ -34,6 +47,18 @@ pub struct Acceptor {
     pub placement: Arc<Placement>,
     /// Cancelled when the server drains: agents are told, and no more are accepted.
     pub drain: CancellationToken,
+    /// Who may be an agent.
+    pub authentication: Arc<Authentication>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// An agent that has been greeted.
+struct Greeted {
+    control: ControlStream,
+    agent_id: AgentId,
+    identifiers: Identifiers,
+    admitted: Admitted,
 }
 
 impl Acceptor {
@@ -65,7 +90,7 @@ impl Acceptor {
                 return;
             }
         };
-        let (control, agent_id, identifiers) = match self.greet(&connection).await {
+        let Greeted { control, agent_id, identifiers, admitted } = match self.greet(&connection).await {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::warn!(error = %with_sources(&error), "an agent was not accepted");
@@ -73,22 +98,32 @@ impl Acceptor {
             }
         };
         let backend = Arc::new(Backend::new(&agent_id, identifiers, number, Carrier::Quic(connection.clone()), worker));
-        let _registration = self.registry.register(backend.clone());
-        tracing::info!(%agent_id, carrier = "quic", "agent connected");
-        self.attend(&backend, &connection, control).await;
+        let registration = self.registry.register(backend.clone());
+        tracing::info!(%agent_id, carrier = "quic", username = admitted.username, "agent connected");
+        self.attend(&backend, registration, &connection, (control, admitted.life)).await;
         let reason = connection.closed().await;
         tracing::info!(%agent_id, %reason, "agent disconnected");
     }
 
     /// Checks the agent's Hello and answers it, or closes the connection with the reason.
-    async fn greet(&self, connection: &Connection) -> Result<(ControlStream, AgentId, Identifiers), HelloError> {
+    async fn greet(&self, connection: &Connection) -> Result<Greeted, HelloError> {
         let (mut control, hello) = await_hello(connection).await?;
+        let refused = |code, reason: String| {
+            connection.close(code, &reason);
+            Err(HelloError::Refused(reason))
+        };
         let (agent_id, identifiers) = match check(&hello) {
             Ok(checked) => checked,
-            Err(reason) => {
-                connection.close(ConnectionCode::BadHello, &reason);
-                return Err(HelloError::Protocol(reason));
-            }
+            Err(reason) => return refused(ConnectionCode::BadHello, reason),
+        };
+        let shown = Shown {
+            carried: Carried::Quic,
+            token: Token::new(&hello.token),
+            certificate: connection.peer_certificate(),
+        };
+        let admitted = match self.authentication.admit(shown, &identifiers).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => return refused(refusal.connection_code(), refusal.to_string()),
         };
         let welcome = Welcome {
             server_id: self.server_id.to_string(),
@@ -97,44 +132,88 @@ impl Acceptor {
             capabilities: Vec::new(),
         };
         match control.sender.send(ControlBody::Welcome(welcome)).await {
-            Ok(()) => Ok((control, agent_id, identifiers)),
+            Ok(()) => Ok(Greeted { control, agent_id, identifiers, admitted }),
             Err(error) => Err(HelloError::Protocol(error.to_string())),
         }
     }
 
     /// Handles control messages until the connection is gone.
-    async fn attend(&self, backend: &Backend, connection: &Connection, mut control: ControlStream) {
+    async fn attend(
+        &self,
+        backend: &Backend,
+        registration: Registration<Backend>,
+        connection: &Connection,
+        (mut control, life): (ControlStream, Option<TokenLife>),
+    ) {
+        let mut registration = Some(registration);
+        let (renew, renewed) = watch::channel(None);
         let mut told = false;
         let mut govern = std::pin::pin!(connection.govern());
+        let mut expired = std::pin::pin!(expired(life, renewed));
+        let mut idle = std::pin::pin!(close_when_idle(connection));
+        let mut has_expired = None;
         loop {
-            tokio::select! {
+            let drain = tokio::select! {
                 () = &mut govern => return,
-                () = self.drain.cancelled(), if !told => {
-                    told = true;
-                    let drain = ControlBody::Drain(Drain { reason: "the server is stopping".into() });
-                    if let Err(error) = control.sender.send(drain).await {
-                        // If the connection is gone already, this changes nothing.
-                        connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
-                        return;
-                    }
+                () = self.drain.cancelled(), if !told => "the server is stopping".to_owned(),
+                refusal = &mut expired, if has_expired.is_none() => {
+                    // Only what runs goes on.
+                    drop(registration.take());
+                    self.metrics.token_expired(Carried::Quic);
+                    let reason = format!("the agent's token has expired and no new one has come: {refusal}");
+                    tracing::warn!(agent_id = %backend.name(), reason, "draining an agent");
+                    has_expired.insert(reason).clone()
                 }
-                message = control.receiver.next() => match message {
-                    Ok(body) => handle(backend, connection, body),
-                    Err(error) => return broken(connection, &error),
-                },
+                message = control.receiver.next() => {
+                    match message {
+                        Ok(body) => handle(backend, connection, body, &renew),
+                        Err(error) => return broken(connection, &error),
+                    }
+                    continue;
+                }
+                () = &mut idle, if has_expired.is_some() => {
+                    connection.close(ConnectionCode::Unauthorized, has_expired.as_deref().unwrap_or_default());
+                    return;
+                }
+            };
+            if std::mem::replace(&mut told, true) {
+                continue;
+            }
+            if let Err(error) = control.sender.send(ControlBody::Drain(Drain { reason: drain })).await {
+                // If the connection is gone already, this changes nothing.
+                connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
+                return;
             }
         }
     }
 }
 
-fn handle(backend: &Backend, connection: &Connection, body: ControlBody) {
+/// Waits until the agent's token is no longer good; for ever if nobody minds.
+async fn expired(life: Option<TokenLife>, renewed: watch::Receiver<Option<Token>>) -> Refusal {
+    match life {
+        Some(life) => life.ended(renewed).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until no dial is open. A dial that has just picked this agent may still come: it then finds the connection
+/// closed, and another agent.
+async fn close_when_idle(connection: &Connection) {
+    while connection.open_dials() > 0 {
+        sleep(IDLE_CHECK).await;
+    }
+}
+
+fn handle(backend: &Backend, connection: &Connection, body: ControlBody, renew: &watch::Sender<Option<Token>>) {
     match body {
         ControlBody::Drain(drain) => {
             tracing::info!(reason = drain.reason, "agent drains");
             backend.drain();
         }
-        // Tokens are not reviewed yet: an agent port without client certificates is open by the operator's wish.
-        ControlBody::Token(_) => {}
+        ControlBody::Token(message) => match Token::new(&message.token) {
+            Ok(token) => drop(renew.send_replace(Some(token))),
+            Err(refusal) => tracing::warn!(reason = %refusal, "an agent's new token is not accepted"),
+        },
         ControlBody::Hello(_) => {
             connection.close(ConnectionCode::Protocol, "a second Hello on one connection");
         }

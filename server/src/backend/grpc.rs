@@ -28,6 +28,7 @@ use crate::{
         listener::{Listener, ListenerCounts},
         stream::PeerStream,
     },
+    auth::Authentication,
     metrics::Metrics,
 };
 
@@ -47,6 +48,8 @@ pub struct Port {
     pub budget: Arc<MemoryBudget>,
     /// How long nothing may come from an agent until it is pinged.
     pub keep_alive: Duration,
+    /// Who may be an agent.
+    pub authentication: Arc<Authentication>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the server drains: no more agents are accepted, and those without a dial are let go.

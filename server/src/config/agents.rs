@@ -20,8 +20,8 @@ pub struct Agents {
     pub certificate: PathBuf,
     /// Readable file with its private key.
     pub key: PathBuf,
-    /// Readable file with the authorities that agents' certificates must come from. `None`: any agent may
-    /// connect, which `allow-unauthenticated-agents` has asked for.
+    /// Readable file with the authorities that agents' certificates must come from. `None`: agents show tokens, or any
+    /// may connect, which `allow-unauthenticated-agents` has asked for.
     pub client_ca: Option<PathBuf>,
     /// Readable file with the secret that connection ids and stateless resets are made from. `None`: derived
     /// from `key`.
@@ -57,12 +57,13 @@ pub(super) fn check(options: &Options, terms: &Terms, problems: &mut Problems) -
     );
     let client_ca = check::file(problems, "cluster-ca-cert", &options.cluster_ca_cert);
     match (options.cluster_ca_cert.is_empty(), options.allow_unauthenticated_agents) {
-        // Tokens say who may, and are refused elsewhere.
+        // Tokens say who may.
         (true, false) if kubernetes::wants_tokens(options) => {}
         (true, false) => problems.add(
             "cluster-ca-cert",
             "nothing says which agents may connect, and an agent can answer dials for any target",
-            "set --cluster-ca-cert to the certificate authorities of the agents, or, for tests, --allow-unauthenticated-agents",
+            "set --cluster-ca-cert to the certificate authorities of the agents, or --agent-namespace for their tokens, or, for \
+             tests, --allow-unauthenticated-agents",
         ),
         (false, true) => problems.add(
             "allow-unauthenticated-agents",

@@ -7,6 +7,7 @@ use konnectivity_process::testing::reference::{self, Differences, KLOG, Kind::*,
 
 use super::tests::{Fixture, refused, valid};
 use super::*;
+use crate::auth::Expected;
 
 /// Every flag of the reference's server but klog's, in its order.
 const REFERENCE: &[ReferenceFlag] = &[
@@ -21,7 +22,7 @@ const REFERENCE: &[ReferenceFlag] = &[
         "",
         Same,
         "The reference without it lets any agent in, silently; here that must be asked for by \
-         --allow-unauthenticated-agents",
+         --allow-unauthenticated-agents. Together with tokens, which the reference refuses, agents need both",
     ),
     row("mode", Text, "grpc", Same, ""),
     row("uds-name", Text, "", Same, "--server-port may be left out with it, where the reference needs --server-port=0"),
@@ -40,12 +41,12 @@ const REFERENCE: &[ReferenceFlag] = &[
     row("enable-contention-profiling", Bool, "false", WithoutEffect, ""),
     row("server-id", Text, "", Same, "Only printable ASCII, at most 256 bytes"),
     row("server-count", Int, "1", Same, "From 1 to 1000, where the reference takes any number"),
-    row("agent-namespace", Text, "", RefusedUntilLater, ""),
-    row("agent-service-account", Text, "", RefusedUntilLater, ""),
-    row("authentication-audience", Text, "", RefusedUntilLater, ""),
-    row("kubeconfig", Text, "", WithoutEffect, ""),
-    row("kubeconfig-qps", Float32, "0", WithoutEffect, ""),
-    row("kubeconfig-burst", Int, "0", WithoutEffect, ""),
+    row("agent-namespace", Text, "", Same, ""),
+    row("agent-service-account", Text, "", Same, ""),
+    row("authentication-audience", Text, "", Same, ""),
+    row("kubeconfig", Text, "", Same, ""),
+    row("kubeconfig-qps", Float32, "0", Same, ""),
+    row("kubeconfig-burst", Int, "0", Same, "A negative one is refused"),
     row("kube-api-content-type", Text, "application/vnd.kubernetes.protobuf", WithoutEffect, ""),
     row("proxy-strategies", Text, "default", Same, "leastLoaded is not in the reference"),
     row("cipher-suites", Strings, "", Same, "The suites with CBC are taken with a warning and are not used"),
@@ -122,15 +123,6 @@ impl Cluster {
             .map(|argument| argument.replace("/etc/kubernetes", folder).replace("/var/log", folder))
             .collect()
     }
-
-    /// The same with certificates instead of tokens.
-    fn with_certificates(&self, text: &str) -> Vec<String> {
-        let mut arguments = self.arguments(text);
-        arguments.retain(|argument| !argument.starts_with("--agent-namespace") && !argument.contains("-audience"));
-        arguments.retain(|argument| !argument.starts_with("--agent-service-account"));
-        arguments.push(format!("--cluster-ca-cert={}", self.0.path("pki/ca.crt")));
-        arguments
-    }
 }
 
 #[test]
@@ -145,32 +137,34 @@ fn compatibility_document_is_current() {
 }
 
 #[test]
-fn manifests_that_ask_for_tokens_are_refused_for_that_alone() {
+fn a_manifest_that_asks_for_leases_is_refused_for_that_alone() {
     let cluster = Cluster::new();
-    for manifest in [KIND, STATIC_POD, END_TO_END] {
-        let problems = refused(&cluster.arguments(manifest));
-        assert_eq!(problems.len(), 1, "{problems:#?}");
-        let expected = "--agent-namespace, --agent-service-account and --authentication-audience (tokens of agents) are not \
-                        yet supported";
-        assert!(problems[0].contains(expected), "{problems:?}");
-    }
     let mut multinode = cluster.arguments(KIND);
     multinode.push("--enable-lease-controller".into());
     let problems = refused(&multinode);
-    assert_eq!(problems.len(), 2, "{problems:#?}");
-    assert!(problems[1].contains("--enable-lease-controller is not yet supported"), "{problems:?}");
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].contains("--enable-lease-controller is not yet supported"), "{problems:?}");
 }
 
 #[test]
-fn manifests_are_taken_but_for_tokens() {
+fn manifests_are_taken() {
     let cluster = Cluster::new();
-    let kind = valid(&cluster.with_certificates(KIND));
+    let kind = valid(&cluster.arguments(KIND));
+    let expected = Expected {
+        namespace: "kube-system".into(),
+        service_account: "konnectivity-agent".into(),
+        audience: "system:konnectivity-server".into(),
+    };
+    assert_eq!(kind.agent_rules.tokens, Some(expected));
+    assert_eq!(kind.agents.client_ca, None);
+    let kubernetes = kind.agent_rules.kubernetes.as_ref().unwrap();
+    assert_eq!(kubernetes.kubeconfig, Some(cluster.0.path("admin.conf").into()));
     assert_eq!(kind.mode, Mode::Grpc);
     let Frontend::Unix(socket) = &kind.frontend else { panic!("{:?}", kind.frontend) };
     assert!(socket.delete_existing);
     assert_eq!(kind.admin.addresses, ["127.0.0.1:8093".parse().unwrap()]);
-    assert_eq!(valid(&cluster.with_certificates(STATIC_POD)).mode, Mode::HttpConnect);
-    let end_to_end = valid(&cluster.with_certificates(END_TO_END));
+    assert_eq!(valid(&cluster.arguments(STATIC_POD)).mode, Mode::HttpConnect);
+    let end_to_end = valid(&cluster.arguments(END_TO_END));
     assert_eq!(end_to_end.mode, Mode::HttpConnect, "the last one wins");
     assert!(end_to_end.admin.all_interfaces);
     assert_eq!(end_to_end.server_count, 3);

@@ -1,21 +1,55 @@
-//! What the options say of the Kubernetes API: tokens of agents and leases of servers. Both are for a later version, so
-//! that whatever switches one of them on is refused.
+//! What the options say of the Kubernetes API: how to reach it, tokens of agents and what they may say of themselves,
+//! leases of servers. Leases are for a later version, so that what switches them on is refused.
 
-use konnectivity_process::{check, labels::Labels, problems::Problems};
+use std::path::PathBuf;
 
-use crate::options::Options;
+use konnectivity_process::{check, float::Float32, labels::Labels, problems::Problems};
+
+use crate::{
+    auth::{DrainExpired, Exceptions, Expected, IdentifierPolicy},
+    options::Options,
+};
+
+/// How to reach the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Readable file that says it; `None`: what a pod finds.
+    pub kubeconfig: Option<PathBuf>,
+    /// Requests a second; 0 for the default, less for no limit.
+    pub qps: Float32,
+    /// Requests at once; 0 for the default.
+    pub burst: u32,
+}
+
+/// Who may be an agent, beyond what TLS says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRules {
+    /// Whose tokens agents must show; `None`: none.
+    pub tokens: Option<Expected>,
+    /// Which expired tokens are minded.
+    pub drain_expired: DrainExpired,
+    /// What agents may say that they reach.
+    pub identifiers: IdentifierPolicy,
+    /// The API, if any of that needs it.
+    pub kubernetes: Option<Kubernetes>,
+}
 
 /// Whether the options say that agents show tokens.
 pub(super) fn wants_tokens(options: &Options) -> bool {
-    let of_tokens = [&options.agent_namespace, &options.agent_service_account, &options.authentication_audience];
-    of_tokens.iter().any(|value| !value.is_empty())
+    of_tokens(options).iter().any(|(_, value)| !value.is_empty())
+}
+
+fn of_tokens(options: &Options) -> [(&'static str, &String); 3] {
+    [
+        ("agent-namespace", &options.agent_namespace),
+        ("agent-service-account", &options.agent_service_account),
+        ("authentication-audience", &options.authentication_audience),
+    ]
 }
 
 /// Checks everything that has to do with the Kubernetes API.
-pub(super) fn check(options: &Options, problems: &mut Problems) {
-    if wants_tokens(options) {
-        tokens(options, problems);
-    }
+pub(super) fn check(options: &Options, problems: &mut Problems) -> Option<AgentRules> {
+    let tokens = wants_tokens(options).then(|| tokens(options, problems));
     if options.enable_lease_controller {
         let remedy = "leave --enable-lease-controller out, and set --server-count to the number of servers";
         check::not_yet_supported(problems, "enable-lease-controller", "--enable-lease-controller is", remedy);
@@ -24,31 +58,81 @@ pub(super) fn check(options: &Options, problems: &mut Problems) {
     if let Err(error) = options.lease_label.parse::<Labels>() {
         problems.rule("lease-label", error, "set it as in k8s-app=konnectivity-server");
     }
+    let drain_expired = drain_expired(&options.drain_expired_tokens, problems);
+    let identifiers = identifiers(options, problems);
     let path = options.kubeconfig.as_str();
-    check::file_called(problems, "kubeconfig", path, &format!("checking KubeconfigPath {path:?}"));
+    let kubeconfig = check::file_called(problems, "kubeconfig", path, &format!("checking KubeconfigPath {path:?}"));
+    let burst = check::number(problems, "kubeconfig-burst", options.kubeconfig_burst, 0..=i64::from(u32::MAX));
+    let needed = tokens.is_some() || matches!(identifiers, Some(IdentifierPolicy::OwnNode(_)));
+    let kubernetes = Kubernetes { kubeconfig, qps: options.kubeconfig_qps, burst: burst? };
+    Some(AgentRules {
+        tokens,
+        drain_expired: drain_expired?,
+        identifiers: identifiers?,
+        kubernetes: needed.then_some(kubernetes),
+    })
 }
 
-fn tokens(options: &Options, problems: &mut Problems) {
-    let of_tokens = [
-        ("agent-namespace", &options.agent_namespace),
-        ("agent-service-account", &options.agent_service_account),
-        ("authentication-audience", &options.authentication_audience),
-    ];
-    let set = of_tokens.iter().find(|(_, value)| !value.is_empty()).map_or("agent-namespace", |(setting, _)| *setting);
-    check::not_yet_supported(
-        problems,
-        set,
-        "--agent-namespace, --agent-service-account and --authentication-audience (tokens of agents) are",
-        "leave them out, and set --cluster-ca-cert to the certificate authorities of the agents",
-    );
-    if !options.cluster_ca_cert.is_empty() {
-        let reason = "--cluster-ca-cert can not be used when agent authentication is enabled";
-        problems.rule("cluster-ca-cert", reason, "leave it or the flags for tokens out");
-    }
-    for (setting, value) in of_tokens {
+fn tokens(options: &Options, problems: &mut Problems) -> Expected {
+    for (setting, value) in of_tokens(options) {
         if value.is_empty() {
             let reason = format!("--{setting} cannot be empty when agent authentication is enabled");
             problems.rule(setting, reason, format_args!("set --{setting} as well, or none of the flags for tokens"));
+        }
+    }
+    if options.allow_unauthenticated_agents {
+        let reason = "contradicts agent-namespace, by which only agents with a token may connect";
+        problems.add("allow-unauthenticated-agents", reason, "leave one of them out");
+    }
+    Expected {
+        namespace: options.agent_namespace.clone(),
+        service_account: options.agent_service_account.clone(),
+        audience: options.authentication_audience.clone(),
+    }
+}
+
+fn drain_expired(name: &str, problems: &mut Problems) -> Option<DrainExpired> {
+    match name {
+        "quic" => Some(DrainExpired::Quic),
+        "all" => Some(DrainExpired::All),
+        "none" => Some(DrainExpired::None),
+        other => {
+            let reason = format!("{other:?} is not one of quic, all and none");
+            problems.add("drain-expired-tokens", reason, "set --drain-expired-tokens=quic");
+            None
+        }
+    }
+}
+
+fn identifiers(options: &Options, problems: &mut Problems) -> Option<IdentifierPolicy> {
+    let mut exceptions = Exceptions::default();
+    for name in options.agent_identifier_exceptions.0.iter().filter(|name| !name.is_empty()) {
+        match name.as_str() {
+            "default-route" => exceptions.default_route = true,
+            "cidr" => exceptions.cidr = true,
+            other => {
+                let reason = format!("{other:?} is not one of default-route and cidr");
+                problems.add("agent-identifier-exceptions", reason, "name default-route, cidr or both");
+            }
+        }
+    }
+    match options.agent_identifier_policy.as_str() {
+        "any" if exceptions == Exceptions::default() => Some(IdentifierPolicy::Any),
+        "any" => {
+            let reason = "there is no rule that they are exceptions from";
+            problems.add("agent-identifier-exceptions", reason, "set --agent-identifier-policy=own-node as well");
+            None
+        }
+        "own-node" if options.allow_unauthenticated_agents => {
+            let reason = "contradicts allow-unauthenticated-agents: nothing says which node an agent is on";
+            problems.add("agent-identifier-policy", reason, "leave one of them out");
+            None
+        }
+        "own-node" => Some(IdentifierPolicy::OwnNode(exceptions)),
+        other => {
+            let reason = format!("{other:?} is not one of any and own-node");
+            problems.add("agent-identifier-policy", reason, "set --agent-identifier-policy=own-node");
+            None
         }
     }
 }

@@ -1,11 +1,14 @@
 use std::{fs, net::SocketAddr, path::Path};
 
-use konnectivity_process::{log_file::Destination, logging::Format, testing};
+use konnectivity_process::{float::Float32, log_file::Destination, logging::Format, testing};
 use konnectivity_transport::mux::SlowDial;
 use tempfile::TempDir;
 
 use super::{frontend::UnixFrontend, *};
-use crate::accept::listener::tls::{Protocol, Terms};
+use crate::{
+    accept::listener::tls::{Protocol, Terms},
+    auth::{DrainExpired, Exceptions, Expected, IdentifierPolicy},
+};
 
 const EXAMPLE: &str = include_str!("../../../docs/examples/proxy-server.toml");
 
@@ -223,7 +226,8 @@ fn each_problem() {
         ("--cluster-ca-cert=", "nothing says which agents may connect"),
         (
             "--cluster-ca-cert=",
-            "set --cluster-ca-cert to the certificate authorities of the agents, or, for tests, --allow-unauthenticated-agents",
+            "set --cluster-ca-cert to the certificate authorities of the agents, or --agent-namespace for their tokens, or, for \
+             tests, --allow-unauthenticated-agents",
         ),
         ("--allow-unauthenticated-agents", "contradicts cluster-ca-cert"),
         (
@@ -316,16 +320,25 @@ fn each_problem() {
 }
 
 #[test]
-fn tokens_are_refused_and_what_is_wrong_with_them_told() {
+fn what_is_wrong_with_tokens_is_told() {
     let fixture = Fixture::new();
-    let not_yet = "--authentication-audience (tokens of agents) are not yet supported";
-    let with_ca = "--cluster-ca-cert can not be used when agent authentication is enabled";
     let [namespace, account, audience] = ["agent-namespace", "agent-service-account", "authentication-audience"]
         .map(|setting| format!("--{setting} cannot be empty when agent authentication is enabled"));
+    let open = "contradicts agent-namespace";
     for (more, expected) in [
-        (&["--agent-namespace=a"][..], &[not_yet, with_ca, &account, &audience][..]),
-        (&["--agent-service-account=a", "--cluster-ca-cert="], &[not_yet, &namespace, &audience]),
-        (&["--authentication-audience=a", "--cluster-ca-cert="], &[not_yet, &namespace, &account]),
+        (&["--agent-namespace=a"][..], &[account.as_str(), &audience][..]),
+        (&["--agent-service-account=a", "--cluster-ca-cert="], &[&namespace, &audience]),
+        (&["--authentication-audience=a", "--cluster-ca-cert="], &[&namespace, &account]),
+        (
+            &[
+                "--agent-namespace=a",
+                "--agent-service-account=a",
+                "--authentication-audience=a",
+                "--cluster-ca-cert=",
+                "--allow-unauthenticated-agents",
+            ],
+            &[open],
+        ),
     ] {
         let mut flags = fixture.tcp();
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
@@ -334,6 +347,63 @@ fn tokens_are_refused_and_what_is_wrong_with_them_told() {
         for (problem, expected) in problems.iter().zip(expected) {
             assert!(problem.contains(expected), "{expected} is not in {problem}");
         }
+    }
+}
+
+#[test]
+fn tokens_go_with_certificates_and_without() {
+    let fixture = Fixture::new();
+    for (authority, is_some) in [(None, true), (Some("--cluster-ca-cert="), false)] {
+        let mut flags = fixture.tcp();
+        flags.extend(
+            ["--agent-namespace=a", "--agent-service-account=b", "--authentication-audience=c"].map(str::to_owned),
+        );
+        flags.extend(authority.map(str::to_owned));
+        flags.extend(["--kubeconfig-qps=2.5", "--kubeconfig-burst=7"].map(str::to_owned));
+        let config = valid(&flags);
+        assert_eq!(config.agents.client_ca.is_some(), is_some);
+        let AgentRules { tokens, drain_expired, identifiers, kubernetes } = config.agent_rules;
+        let expected = Expected { namespace: "a".into(), service_account: "b".into(), audience: "c".into() };
+        assert_eq!((tokens, drain_expired), (Some(expected), DrainExpired::Quic));
+        assert_eq!(identifiers, IdentifierPolicy::Any);
+        assert_eq!(kubernetes, Some(Kubernetes { kubeconfig: None, qps: Float32(2.5), burst: 7 }));
+    }
+    // Nothing is asked of the API that nobody needs.
+    let mut flags = fixture.tcp();
+    flags.push(format!("--kubeconfig={}", fixture.path("server.crt")));
+    assert_eq!(valid(&flags).agent_rules.kubernetes, None);
+}
+
+#[test]
+fn the_rule_for_identifiers_and_its_exceptions() {
+    let fixture = Fixture::new();
+    let with = |more: &[&str]| {
+        let mut flags = fixture.tcp();
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
+        flags
+    };
+    let own_node = "--agent-identifier-policy=own-node";
+    for (exceptions, default_route, cidr) in
+        [("", false, false), ("default-route", true, false), ("cidr,default-route,", true, true)]
+    {
+        let rules = valid(&with(&[own_node, &format!("--agent-identifier-exceptions={exceptions}")])).agent_rules;
+        assert_eq!(rules.identifiers, IdentifierPolicy::OwnNode(Exceptions { default_route, cidr }));
+        assert!(rules.kubernetes.is_some());
+    }
+    for (more, expected) in [
+        (&["--agent-identifier-policy=node"][..], "\"node\" is not one of any and own-node"),
+        (&["--agent-identifier-exceptions=cidr"], "there is no rule that they are exceptions from"),
+        (&[own_node, "--agent-identifier-exceptions=host"], "\"host\" is not one of default-route and cidr"),
+        (
+            &[own_node, "--cluster-ca-cert=", "--allow-unauthenticated-agents"],
+            "contradicts allow-unauthenticated-agents",
+        ),
+        (&["--drain-expired-tokens=yes"], "\"yes\" is not one of quic, all and none"),
+        (&["--kubeconfig-burst=-1"], "is out of range"),
+    ] {
+        let problems = refused(&with(more));
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].contains(expected), "{problems:?}");
     }
 }
 
@@ -409,12 +479,11 @@ fn what_agents_over_grpc_may_not_have_is_refused() {
 fn what_is_set_and_has_no_effect_is_told_once() {
     let fixture = Fixture::new();
     let mut flags = fixture.tcp();
-    flags
-        .extend(["--xfr-channel-size=10", "--kubeconfig-burst=0", "--skip-headers", "--log-file=x"].map(str::to_owned));
+    flags.extend(["--xfr-channel-size=10", "--lease-namespace=a", "--skip-headers", "--log-file=x"].map(str::to_owned));
     assert_eq!(
         valid(&flags).notices,
         [
-            "taken and without effect here: --kubeconfig-burst, --xfr-channel-size, --skip-headers",
+            "taken and without effect here: --lease-namespace, --xfr-channel-size, --skip-headers",
             "logs go to standard error, as --logtostderr says; without effect then: --log-file",
         ]
     );

@@ -32,14 +32,18 @@ pub enum Code {
     Unknown = 2,
     /// Not a gRPC request.
     InvalidArgument = 3,
+    /// The agent says of itself what it must not.
+    PermissionDenied = 7,
     /// A message is too large.
     ResourceExhausted = 8,
     /// No such service, method or compression.
     Unimplemented = 12,
     /// A request or message that breaks the rules.
     Internal = 13,
-    /// The server stops.
+    /// The server stops, or cannot look at an agent now.
     Unavailable = 14,
+    /// The agent's token has come to its end.
+    Unauthenticated = 16,
 }
 
 impl Code {

@@ -20,6 +20,7 @@ use super::{
     rpc::{Answer, answer, authority, request},
     status::Status,
 };
+use crate::token::{TokenError, TokenFile};
 
 /// Bytes that a server may send before it hears that more were taken: this part of a dial's buffer. A dial that fills its
 /// buffer slows the stream so far that four buffers last ten seconds; what is on its way then passes in less than half of one.
@@ -46,6 +47,9 @@ const TCP_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Why there is no connection to a server over gRPC.
 #[derive(Debug, thiserror::Error)]
 pub enum GrpcConnectError {
+    /// There is no token to show.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// TCP.
     #[error("cannot connect to {remote} over TCP")]
     Tcp {
@@ -152,7 +156,8 @@ pub(super) async fn connect(
     connector: &GrpcConnector,
     remote: SocketAddr,
 ) -> Result<(Carrier, Answer), GrpcConnectError> {
-    let request = request(connector)?;
+    let token = connector.token.as_ref().map(TokenFile::read).transpose()?;
+    let request = request(connector, token.as_ref())?;
     let waited_for = "TCP and TLS";
     let io = timeout(HANDSHAKE_LIMIT, open(connector, remote)).await;
     let io = io.map_err(|_| GrpcConnectError::Timeout { remote, limit: HANDSHAKE_LIMIT, waited_for })??;

@@ -7,6 +7,7 @@ use konnectivity_process::version;
 use konnectivity_transport::id::ServerId;
 
 use super::{GrpcConnectError, GrpcConnector, status::Status};
+use crate::token::Token;
 
 /// The one method of the reference's service for agents.
 const PATH: &str = "/AgentService/Connect";
@@ -19,7 +20,7 @@ pub(super) struct Answer {
 }
 
 /// The call, with what compat 1.3 and 1.5 list.
-pub(super) fn request(connector: &GrpcConnector) -> Result<Request<()>, GrpcConnectError> {
+pub(super) fn request(connector: &GrpcConnector, token: Option<&Token>) -> Result<Request<()>, GrpcConnectError> {
     let header = |setting, value: &str| HeaderValue::from_str(value).map_err(|_| GrpcConnectError::Header { setting });
     // Go names the port unless the name is one that the agent shows a certificate to.
     let shows_certificate = connector.tls.get().client_auth_cert_resolver.has_certs();
@@ -36,6 +37,12 @@ pub(super) fn request(connector: &GrpcConnector) -> Result<Request<()>, GrpcConn
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     headers.insert("agentid", header("--agent-id", connector.agent_id.as_str())?);
     headers.insert("agentidentifiers", header("--agent-identifiers", &connector.identifiers)?);
+    if let Some(token) = token {
+        let mut bearer = header("the token", &format!("Bearer {}", token.expose()))?;
+        // No table of HTTP/2 is to remember it.
+        bearer.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, bearer);
+    }
     Ok(request)
 }
 

@@ -70,6 +70,7 @@ impl Port {
             proxy: None,
             agent_id: AgentId::new("agent 1".to_owned()).unwrap(),
             identifiers: "host=node&ipv4=10.0.0.7".to_owned(),
+            token: None,
             keep_alive: Duration::from_secs(3600),
             mux: MuxSettings {
                 role: Role::Agent,

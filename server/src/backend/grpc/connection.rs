@@ -20,6 +20,7 @@ use tracing::Instrument;
 use super::{Port, hello, rpc::Connect};
 use crate::{
     accept::stream::PeerStream,
+    auth::{Carried, Shown},
     backend::placement::Place,
     grpc::status::{AGENT_SERVICE, Code, Status, check_for},
     http2::{
@@ -65,6 +66,8 @@ pub struct Shared {
     pub(super) worker: Worker,
     /// Where the agent is.
     pub(super) remote: SocketAddr,
+    /// The agent's certificate in DER.
+    pub(super) certificate: Option<Vec<u8>>,
     /// Something has come from the agent since the keep-alive has looked.
     pub(super) heard: Arc<AtomicBool>,
 }
@@ -81,11 +84,12 @@ pub async fn serve(stream: PeerStream, remote: SocketAddr, place: Place, port: A
         send_buffer: SEND_BUFFER_BYTES,
         pings: PingPolicy::AGENT,
     };
+    let certificate = stream.peer_certificate();
     let rpcs = TaskTracker::new();
     let drain = port.drain.clone();
     let heard = Arc::<AtomicBool>::default();
     let pings = Pings::new(port.keep_alive, heard.clone());
-    let shared = Arc::new(Shared { port, worker: place.worker.clone(), remote, heard });
+    let shared = Arc::new(Shared { port, worker: place.worker.clone(), remote, certificate, heard });
     let http2 = Connection::new(stream, settings);
     let mut serving = Serving { http2, pings, shared, rpcs: rpcs.clone(), first: Some(place.number) };
     let idle_after_drain = async {
@@ -152,7 +156,9 @@ impl Serving {
         };
         let number = self.first.take().unwrap_or_else(|| self.shared.port.placement.number());
         let writes_all = hello::writes_all(request);
-        let connect = Connect { shared: self.shared.clone(), number, agent_id, identifiers, writes_all, stream };
+        let certificate = self.shared.certificate.clone();
+        let shown = Shown { carried: Carried::Grpc, token: hello::token(request), certificate };
+        let connect = Connect { shared: self.shared.clone(), number, agent_id, identifiers, writes_all, shown, stream };
         let token = self.rpcs.token();
         let serve = async move {
             connect.serve().await;

@@ -6,6 +6,7 @@ use konnectivity_transport::{
 };
 
 use crate::{
+    auth::{Refusal, Token},
     grpc::status::{Code, Status, accepted},
     http2::{answer::Answer, request::Request},
 };
@@ -38,6 +39,14 @@ pub fn read(request: &Request) -> Result<(AgentId, Identifiers), Status> {
     let agent_id =
         AgentId::new(agent_id.as_str()).map_err(|error| refused(format!("the agent id cannot be used: {error}")))?;
     Ok((agent_id, identifiers))
+}
+
+/// The token that an agent shows.
+///
+/// # Errors
+/// There is none, or it is not shown as tokens are.
+pub fn token(request: &Request) -> Result<Token, Refusal> {
+    Token::from_fields(request.all(b"authorization"))
 }
 
 fn values(request: &Request, name: &str) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! One `Connect` of an agent: registered while it lasts, packets in and packets out.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
     pin::pin,
     sync::{Arc, atomic::Ordering},
@@ -19,7 +19,10 @@ use konnectivity_transport::{
         message::{DecodeError, Decoder},
     },
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::{
     agent::GrpcAgent,
@@ -29,7 +32,8 @@ use super::{
     stream::AgentStream,
 };
 use crate::{
-    backend::{Backend, carrier::Carrier},
+    auth::{Carried, Refusal, Shown, TokenLife},
+    backend::{Backend, carrier::Carrier, registry::Registration},
     grpc::status::{Code, Status},
     http2::{code::Gone, stream::Stream},
     metrics::{Metrics, Segment},
@@ -73,6 +77,9 @@ enum End {
     /// The server has drained, or stops.
     #[error("the server stops")]
     Stopped,
+    /// Its token has come to its end.
+    #[error("the agent's token has expired: {0}")]
+    Expired(Refusal),
 }
 
 /// An accepted `Connect`.
@@ -84,18 +91,26 @@ pub struct Connect {
     pub(super) identifiers: Identifiers,
     /// It writes what it has before it closes a target.
     pub(super) writes_all: bool,
+    pub(super) shown: Shown,
     pub(super) stream: Stream<PacketBuf>,
 }
 
 impl Connect {
-    /// Answers the agent, then serves it until its stream ends.
+    /// Admits and answers the agent, then serves it until its stream ends.
     ///
     /// # Cancel safety
     /// Cancelling ends every dial and resets the stream.
     pub async fn serve(self) {
-        let Self { shared, number, agent_id, identifiers, writes_all, stream } = self;
+        let Self { shared, number, agent_id, identifiers, writes_all, shown, mut stream } = self;
         let port = shared.port.clone();
         let _counted = port.metrics.agent_stream();
+        let admitted = match port.authentication.admit(shown, &identifiers).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                tracing::warn!(%agent_id, reason = %refusal, "an agent was not accepted");
+                return stream.refuse(Status::from(&refusal).refusal());
+            }
+        };
         // The headers go before the agent can be picked, as in the reference: it waits for them without a limit.
         let Ok(stream) = AgentStream::open(stream, hello::answer(&port.server_id, port.server_count)) else { return };
         let mut settings = port.mux.clone();
@@ -108,13 +123,14 @@ impl Connect {
         let carrier = Carrier::Grpc(agent.clone());
         let backend = Arc::new(Backend::new(&agent_id, identifiers, number, carrier, shared.worker.clone()));
         let registration = port.registry.register(backend.clone());
-        tracing::info!(%agent_id, carrier = "grpc", "agent connected");
+        tracing::info!(%agent_id, carrier = "grpc", username = admitted.username, "agent connected");
         let end = tokio::select! {
             end = read(&shared, &agent, &backend, &stream) => end,
             end = write(&agent, &stream, &port.metrics) => end,
             () = drained(&shared, &agent) => End::Stopped,
+            // It has the registration, which goes with it at the latest.
+            refusal = expired(admitted.life, &agent, registration, &port.metrics) => End::Expired(refusal),
         };
-        drop(registration);
         agent.lose(end.to_string());
         tracing::info!(%agent_id, reason = %end, "agent disconnected");
         conclude(&end, stream, &port.metrics);
@@ -132,6 +148,7 @@ fn conclude(end: &End, stream: AgentStream, metrics: &Metrics) {
             (Some(status), Some(name))
         }
         End::Stopped => (Some(Status::new(Code::Unavailable, end.to_string())), None),
+        End::Expired(_) => (Some(Status::new(Code::Unauthenticated, end.to_string())), None),
         // What waits for the agent is dropped.
         End::Left(_) => (None, Some("Canceled")),
     };
@@ -243,6 +260,26 @@ fn poll_write(cx: &mut Context<'_>, agent: &GrpcAgent, stream: &AgentStream) -> 
     let Some((kind, packet)) = next else { return Poll::Ready(Ok(None)) };
     stream.send(packet)?;
     Poll::Ready(Ok(Some(kind)))
+}
+
+/// Waits until the agent's token is no longer good, if anybody minds. Then it gets no more dials, and when the last of
+/// those it has is over, that is the end. Over gRPC no new token can come.
+async fn expired(
+    life: Option<TokenLife>,
+    agent: &GrpcAgent,
+    registration: Registration<Backend>,
+    metrics: &Metrics,
+) -> Refusal {
+    let Some(life) = life else { return pending().await };
+    let (_nobody, none) = watch::channel(None);
+    let refusal = life.ended(none).await;
+    drop(registration);
+    metrics.token_expired(Carried::Grpc);
+    tracing::warn!(reason = %refusal, "draining an agent whose token has expired");
+    while agent.open_dials() > 0 {
+        sleep(DRAIN_CHECK).await;
+    }
+    refusal
 }
 
 /// Waits until the server is to let go of the agent: its dials have ended after the server has begun to drain, or their

@@ -1,0 +1,126 @@
+//! Who may be an agent, and what it may say of itself.
+//!
+//! ```text
+//! token --> review (cache, API) --> whose token --+--> claims (whose addresses) --> admitted
+//! certificate --> its node -----------------------+                                    |
+//!                                        life: asks again at the token's end <---------+
+//! ```
+//!
+//! Without tokens and without a rule for identifiers, whoever came as far as this is admitted: TLS has asked for a
+//! certificate, or the operator wants everybody.
+
+mod cache;
+mod certificate;
+mod claims;
+mod life;
+mod refusal;
+mod review;
+mod token;
+
+use std::sync::Arc;
+
+use konnectivity_kubernetes::Kubernetes;
+use konnectivity_transport::identifier::Identifiers;
+
+pub use self::{
+    claims::{Exceptions, IdentifierPolicy},
+    life::TokenLife,
+    refusal::Refusal,
+    review::{Expected, Reviewer},
+    token::Token,
+};
+use crate::metrics::{Metrics, Reached};
+
+/// What an agent has come over, as far as tokens are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// QUIC, over which a new token may come.
+    Quic,
+    /// gRPC, over which none may.
+    Grpc,
+}
+
+/// On which connections an expired token is minded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainExpired {
+    /// On none, as in the reference.
+    None,
+    /// Where an agent can send a new one.
+    Quic,
+    /// On all.
+    All,
+}
+
+/// The rules of this server.
+pub struct Authentication {
+    /// Reviews tokens; `None`: they are not looked at.
+    pub reviewer: Option<Arc<Reviewer>>,
+    /// What agents may say that they reach.
+    pub policy: IdentifierPolicy,
+    /// The API, for the addresses of nodes; there if the policy needs it.
+    pub kubernetes: Option<Kubernetes>,
+    /// Which expired tokens are minded.
+    pub drain_expired: DrainExpired,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What an agent shows.
+pub struct Shown {
+    /// How it has come.
+    pub carried: Carried,
+    /// Its token.
+    pub token: Result<Token, Refusal>,
+    /// Its certificate in DER, which TLS has found good.
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// An agent that may stay.
+#[derive(Debug, Default)]
+pub struct Admitted {
+    /// Whose token it has shown, for the log; empty without.
+    pub username: String,
+    /// For how long; `None`: as long as it likes.
+    pub life: Option<TokenLife>,
+}
+
+impl Authentication {
+    /// Whether an agent may stay and say what it says.
+    ///
+    /// # Errors
+    /// Why not, in words for both ends' logs. Within 7 s for each thing that the API is asked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a review under way, whose result is kept for the agent's next attempt.
+    pub async fn admit(&self, shown: Shown, identifiers: &Identifiers) -> Result<Admitted, Refusal> {
+        if self.reviewer.is_none() && self.policy == IdentifierPolicy::Any {
+            return Ok(Admitted::default());
+        }
+        let carried = shown.carried;
+        let admitted = self.look_at(shown, identifiers).await;
+        let reached = admitted.as_ref().map_or_else(Refusal::kind, |_| Reached::Accepted);
+        self.metrics.agent_authenticated(carried, reached);
+        admitted
+    }
+
+    async fn look_at(&self, shown: Shown, identifiers: &Identifiers) -> Result<Admitted, Refusal> {
+        let mut nodes: Vec<String> = shown.certificate.as_deref().and_then(certificate::node).into_iter().collect();
+        let mut admitted = Admitted::default();
+        if let Some(reviewer) = &self.reviewer {
+            let token = shown.token?;
+            let identity = reviewer.review(&token).await?;
+            nodes.extend(identity.node.clone());
+            admitted.username.clone_from(&identity.username);
+            let minded = match self.drain_expired {
+                DrainExpired::None => false,
+                DrainExpired::Quic => shown.carried == Carried::Quic,
+                DrainExpired::All => true,
+            };
+            admitted.life = minded.then(|| TokenLife::new(reviewer.clone(), token, identity));
+        }
+        if let IdentifierPolicy::OwnNode(exceptions) = self.policy {
+            claims::look_at(self.kubernetes.as_ref(), &nodes, identifiers, exceptions).await?;
+        }
+        Ok(admitted)
+    }
+}
