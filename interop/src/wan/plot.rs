@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_line_is_small_and_what_never_came_is_left_out() {
+    fn a_time_line_is_small_and_what_never_came_is_at_its_top() {
         let lines = subjects().map(|subject| Line {
             subject,
             event: EVENTS[1],
@@ -288,6 +288,10 @@ mod tests {
         });
         let svg = timeline(&lines.iter().collect::<Vec<_>>()).unwrap();
         assert!(svg.len() < 100_000, "{} bytes", svg.len());
+        // What never came is at the top of its panel, not outside of the picture.
+        let lines = svg.split("points=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let mut numbers = lines.flat_map(|points| points.split([' ', ','])).filter_map(|it| it.parse::<f64>().ok());
+        assert!(numbers.clone().count() > 500 && numbers.all(|number| (0.0..=900.0).contains(&number)), "{svg}");
         assert!(svg.contains("an outage of 20 s") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         assert!(timeline(&[]).is_err());
     }
