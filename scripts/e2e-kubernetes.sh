@@ -37,7 +37,7 @@ while (($#)); do
     shift
 done
 [ "$(id -u)" = 0 ] || { echo "e2e-kubernetes: network namespaces need root" >&2; exit 1; }
-scripts/need.sh cargo cc ip tar
+scripts/need.sh cargo cc ip nft tar
 ulimit -n "$(ulimit -Hn)"
 
 target=${CARGO_TARGET_DIR:-$PWD/target}

@@ -20,8 +20,9 @@ var checks = []check{
 	{"no way to the node but the tunnel", noRoute},
 	{"logs, 10,000 lines", readLogs},
 	{"logs -f", followLogs},
-	{"exec, WebSocket: exit codes", exitCodes(webSocket)},
-	{"exec, SPDY: exit codes", exitCodes(spdy)},
+	{"exec, WebSocket: exit codes", exitCodes(webSocket, "web")},
+	{"exec, SPDY: exit codes", exitCodes(spdy, "web")},
+	{"exec, WebSocket, older kubelet: exit codes", exitCodes(webSocket, "older")},
 	{"exec, WebSocket: 5 MB through stdin", throughStdin(webSocket)},
 	{"exec, SPDY: 5 MB through stdin", throughStdin(spdy)},
 	{"exec, WebSocket: output after the end of stdin", afterStdin(webSocket)},
@@ -46,8 +47,8 @@ var checks = []check{
 	{"logs and execs beside a stalled exec", besideStalledReader},
 	{"logs and execs beside a command that reads nothing", besideStalledWriter},
 	// From here on something is killed.
-	{"agent killed: an exec hears of it", agentKilled},
-	{"server killed: an exec hears of it", serverKilled},
+	{"agent killed: execs hear of it", agentKilled},
+	{"server killed: execs hear of it", serverKilled},
 }
 
 // tokenChecks are made where agents show tokens.
@@ -63,16 +64,18 @@ type outcome struct {
 	err  error
 }
 
-// check runs them all, each within a limit.
-func (c *cluster) check(ctx context.Context, column *column) {
+// wanted are the checks of this run.
+func (o *options) wanted() []check {
 	all := checks
-	if c.options.tokens {
+	if o.tokens {
 		all = slices.Concat(tokenChecks, checks)
 	}
-	for _, each := range all {
-		if !strings.Contains(each.name, c.options.only) {
-			continue
-		}
+	return slices.DeleteFunc(slices.Clone(all), func(each check) bool { return !strings.Contains(each.name, o.only) })
+}
+
+// check runs them all, each within a limit.
+func (c *cluster) check(ctx context.Context, column *column) {
+	for _, each := range c.options.wanted() {
 		limited, cancel := context.WithTimeout(ctx, c.limit(time.Minute))
 		start := time.Now()
 		note, err := each.run(limited, c)

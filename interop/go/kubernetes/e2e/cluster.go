@@ -21,6 +21,8 @@ type cluster struct {
 	front   string
 	peer    string
 	folder  string
+	// 0 where there is one control plane, else which one of them it is.
+	plane int
 
 	programs programs
 	server   *program
@@ -36,19 +38,29 @@ func (c *cluster) limit(usual time.Duration) time.Duration {
 	return usual * time.Duration(c.options.patience)
 }
 
+// The ports of a control plane's programs, in this namespace; port says which ones of several planes.
+const (
+	apiPort    = 6443
+	frontPort  = 8090
+	agentPort  = 8091
+	healthPort = 8092
+	adminPort  = 8095
+)
+
+func (c *cluster) port(usual int) int { return usual + 100*c.plane }
+
 // start returns when everything is there and kube-apiserver reaches the node through the tunnel.
 func (c *cluster) start(ctx context.Context) error {
-	if err := os.MkdirAll(c.folder, 0o755); err != nil {
-		return err
-	}
-	c.programs.folder = c.folder
-	if err := c.connect(); err != nil {
+	if err := c.prepare(); err != nil {
 		return err
 	}
 	if err := c.startServer(); err != nil {
 		return err
 	}
-	if err := c.startControlPlane(ctx); err != nil {
+	if err := c.startEtcd(); err != nil {
+		return err
+	}
+	if err := c.startAPIServer(ctx); err != nil {
 		return err
 	}
 	if c.options.tokens {
@@ -74,20 +86,30 @@ func (c *cluster) start(ctx context.Context) error {
 
 func (c *cluster) stop() { c.programs.stopAll() }
 
-func (c *cluster) startControlPlane(ctx context.Context) error {
-	etcd, err := c.programs.start("etcd", "", filepath.Join(c.options.kubernetes, "etcd"), "--data-dir="+filepath.Join(c.folder, "etcd"),
-		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
-		"--listen-peer-urls=http://127.0.0.1:2380", "--unsafe-no-fsync", "--log-level=warn")
-	if err != nil {
+// prepare makes the folder and the clients.
+func (c *cluster) prepare() error {
+	if err := os.MkdirAll(c.folder, 0o755); err != nil {
 		return err
 	}
+	c.programs.folder = c.folder
+	return c.connect()
+}
+
+func (c *cluster) startEtcd() error {
+	_, err := c.programs.start("etcd", "", filepath.Join(c.options.kubernetes, "etcd"), "--data-dir="+filepath.Join(c.folder, "etcd"),
+		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
+		"--listen-peer-urls=http://127.0.0.1:2380", "--unsafe-no-fsync", "--log-level=warn")
+	return err
+}
+
+func (c *cluster) startAPIServer(ctx context.Context) error {
 	egress := filepath.Join(c.folder, "egress.yaml")
 	if err := c.writeEgress(egress); err != nil {
 		return err
 	}
 	apiserver, err := c.programs.start("kube-apiserver", "", filepath.Join(c.options.kubernetes, "kube-apiserver"),
 		"--etcd-servers=http://127.0.0.1:2379", "--egress-selector-config-file="+egress,
-		"--bind-address=127.0.0.1", "--secure-port=6443", "--advertise-address="+c.options.cloudAddress, "--endpoint-reconciler-type=none",
+		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.port(apiPort)), "--advertise-address="+c.options.cloudAddress, "--endpoint-reconciler-type=none",
 		"--tls-cert-file="+c.pki.cert("kube-apiserver"), "--tls-private-key-file="+c.pki.key("kube-apiserver"),
 		"--client-ca-file="+c.pki.cert("ca"), "--authorization-mode=RBAC", "--allow-privileged",
 		"--kubelet-certificate-authority="+c.pki.cert("ca"), "--kubelet-client-certificate="+c.pki.cert("kubelet-client"),
@@ -106,7 +128,7 @@ func (c *cluster) startControlPlane(ctx context.Context) error {
 	return until(ctx, 4*time.Minute, "kube-apiserver", func(ctx context.Context) error {
 		_, err := c.raw(ctx, "/readyz")
 		return err
-	}, etcd, apiserver)
+	}, apiserver)
 }
 
 // connect makes the clients, and the kubeconfigs of kubectl and proxy-server.
@@ -132,7 +154,7 @@ func (c *cluster) connect() error {
 // writeKubeconfig is for a user with a client certificate.
 func (c *cluster) writeKubeconfig(file, certificate string) error {
 	config := clientcmdapi.NewConfig()
-	config.Clusters["e2e"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:6443", CertificateAuthority: c.pki.cert("ca")}
+	config.Clusters["e2e"] = &clientcmdapi.Cluster{Server: fmt.Sprintf("https://127.0.0.1:%d", c.port(apiPort)), CertificateAuthority: c.pki.cert("ca")}
 	config.AuthInfos["user"] = &clientcmdapi.AuthInfo{ClientCertificate: c.pki.cert(certificate), ClientKey: c.pki.key(certificate)}
 	config.Contexts["e2e"] = &clientcmdapi.Context{Cluster: "e2e", AuthInfo: "user", Namespace: namespace}
 	config.CurrentContext = "e2e"

@@ -40,6 +40,16 @@ func manyExecs(ctx context.Context, c *cluster) (string, error) {
 
 // exec runs a command by client-go, which takes less CPU than a kubectl, and gives back what it printed.
 func (c *cluster) exec(ctx context.Context, over transport, stdin []byte, argv ...string) (string, error) {
+	var stdout bytes.Buffer
+	var input io.Reader
+	if stdin != nil {
+		input = bytes.NewReader(stdin)
+	}
+	err := c.execTo(ctx, over, input, &stdout, argv...)
+	return stdout.String(), err
+}
+
+func (c *cluster) execTo(ctx context.Context, over transport, stdin io.Reader, stdout io.Writer, argv ...string) error {
 	request := c.client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").Name("web").SubResource("exec").
 		VersionedParams(&v1.PodExecOptions{
 			Container: "web", Command: argv, Stdin: stdin != nil, Stdout: true, Stderr: true,
@@ -52,16 +62,12 @@ func (c *cluster) exec(ctx context.Context, over transport, stdin []byte, argv .
 		executor, err = remotecommand.NewSPDYExecutor(c.config, http.MethodPost, request.URL())
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
-	var stdout, stderr bytes.Buffer
-	var input io.Reader
-	if stdin != nil {
-		input = bytes.NewReader(stdin)
-	}
-	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: input, Stdout: &stdout, Stderr: &stderr})
+	var stderr bytes.Buffer
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: stdin, Stdout: stdout, Stderr: &stderr})
 	if err != nil {
 		err = fmt.Errorf("%w; stderr: %.300s", err, stderr.String())
 	}
-	return stdout.String(), err
+	return err
 }

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-func exitCodes(over transport) func(context.Context, *cluster) (string, error) {
+func exitCodes(over transport, pod string) func(context.Context, *cluster) (string, error) {
 	return func(ctx context.Context, c *cluster) (string, error) {
 		for _, code := range []int{0, 3, 255} {
-			got, err := c.kubectl(ctx, over, nil, "exec", "web", "-c", "web", "--", "sh", "-c",
+			got, err := c.kubectl(ctx, over, nil, "exec", pod, "-c", "web", "--", "sh", "-c",
 				fmt.Sprintf("echo to stdout; echo to stderr >&2; exit %d", code))
 			if err != nil {
 				return "", err

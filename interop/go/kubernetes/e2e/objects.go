@@ -14,7 +14,9 @@ import (
 const (
 	namespace = "default"
 	nodeName  = "site-node"
-	adminUser = "admin"
+	// The same machine, registered as one with a kubelet before 1.36.
+	olderNodeName = "older-node"
+	adminUser     = "admin"
 
 	nodeProxy = "/api/v1/nodes/" + nodeName + "/proxy"
 	podsPath  = "/api/v1/namespaces/" + namespace + "/pods/"
@@ -22,7 +24,7 @@ const (
 
 	logLines = 10_000
 
-	webPort, sumsPort, webhookPort, apiPort = 8080, 9000, 8443, 8444
+	webPort, sumsPort, webhookPort, aggregatedPort = 8080, 9000, 8443, 8444
 	// Nothing listens on it.
 	closedPort = 9
 
@@ -34,8 +36,11 @@ func (c *cluster) pods() []v1.Pod {
 	workload := func(name string, arguments ...string) v1.Container {
 		return v1.Container{Name: name, Image: "none", Command: append([]string{c.options.workload}, arguments...)}
 	}
+	older := pod("older", "10.244.1.16", workload("web", "web", ":8081"))
+	older.Spec.NodeName = olderNodeName
 	console := v1.Container{Name: "console", Image: "none", Command: []string{"cat"}, Stdin: true}
 	return []v1.Pod{
+		older,
 		pod("web", "10.244.1.10", workload("web", "web", ":8080"), workload("sums", "sums", ":9000")),
 		pod("lines", "10.244.1.11", workload("lines", "lines", "10000")),
 		pod("ticks", "10.244.1.12", workload("ticks", "ticks", "100")),
@@ -70,7 +75,10 @@ func podList(pods []v1.Pod) v1.PodList {
 
 // createObjects registers the node, its pods, their services, the webhook and the aggregated API.
 func (c *cluster) createObjects(ctx context.Context) error {
-	if err := c.createNode(ctx); err != nil {
+	if err := c.createNode(ctx, nodeName, "ExtendWebSocketsToKubelet"); err != nil {
+		return err
+	}
+	if err := c.createNode(ctx, olderNodeName); err != nil {
 		return err
 	}
 	for _, wanted := range c.pods() {
@@ -89,7 +97,7 @@ func (c *cluster) createObjects(ctx context.Context) error {
 	}{
 		{"web", "10.96.0.10", "10.244.1.10", webPort},
 		{"webhook", "10.96.0.14", "10.244.1.14", webhookPort},
-		{"api", "10.96.0.15", "10.244.1.15", apiPort},
+		{"api", "10.96.0.15", "10.244.1.15", aggregatedPort},
 	} {
 		if err := c.createService(ctx, service.name, service.clusterIP, service.podIP, service.port); err != nil {
 			return err
@@ -98,15 +106,16 @@ func (c *cluster) createObjects(ctx context.Context) error {
 	return c.extend(ctx)
 }
 
-func (c *cluster) createNode(ctx context.Context) error {
+// createNode registers a node. A kubelet of this version declares that it speaks WebSocket, and then kube-apiserver
+// passes WebSockets on as they are. For older ones it turns them into SPDY.
+func (c *cluster) createNode(ctx context.Context, name string, features ...string) error {
 	status := v1.NodeStatus{
-		Addresses:       []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: nodeAddress}},
-		Conditions:      []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}},
-		DaemonEndpoints: v1.NodeDaemonEndpoints{KubeletEndpoint: v1.DaemonEndpoint{Port: 10250}},
-		// As a kubelet of this version says: WebSockets go on to it as they are, SPDY too.
-		DeclaredFeatures: []string{"ExtendWebSocketsToKubelet"},
+		Addresses:        []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: nodeAddress}},
+		Conditions:       []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}},
+		DaemonEndpoints:  v1.NodeDaemonEndpoints{KubeletEndpoint: v1.DaemonEndpoint{Port: 10250}},
+		DeclaredFeatures: features,
 	}
-	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}
+	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	node, err := c.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if err != nil {
 		return err
@@ -168,7 +177,7 @@ func (c *cluster) extend(ctx context.Context) error {
 	if _, err := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(ctx, hook, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	port = apiPort
+	port = aggregatedPort
 	service := &registration.APIService{
 		ObjectMeta: metav1.ObjectMeta{Name: "v1." + aggregatedGroup},
 		Spec: registration.APIServiceSpec{

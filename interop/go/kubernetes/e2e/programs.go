@@ -74,6 +74,9 @@ func (p *program) stop(signal syscall.Signal) {
 	<-p.done
 }
 
+// signal sends one and does not wait.
+func (p *program) signal(signal syscall.Signal) { syscall.Kill(-p.command.Process.Pid, signal) }
+
 func (p *program) alive() error {
 	select {
 	case <-p.done:

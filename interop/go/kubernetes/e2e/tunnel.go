@@ -29,8 +29,8 @@ func (c *cluster) writeEgress(file string) error {
 	case grpcUDS:
 		protocol = "GRPC"
 	case connectTLS:
-		transport = fmt.Sprintf("{tcp: {url: 'https://127.0.0.1:8090', tlsConfig: {caBundle: %s, clientCert: %s, clientKey: %s}}}",
-			c.pki.cert("ca"), c.pki.cert("proxy-client"), c.pki.key("proxy-client"))
+		transport = fmt.Sprintf("{tcp: {url: 'https://127.0.0.1:%d', tlsConfig: {caBundle: %s, clientCert: %s, clientKey: %s}}}",
+			c.port(frontPort), c.pki.cert("ca"), c.pki.cert("proxy-client"), c.pki.key("proxy-client"))
 	}
 	return os.WriteFile(file, fmt.Appendf(nil, `apiVersion: apiserver.k8s.io/v1beta1
 kind: EgressSelectorConfiguration
@@ -60,7 +60,11 @@ func (c *cluster) startServer() error {
 	argv := []string{
 		c.tunnelProgram("proxy-server"),
 		"--cluster-cert=" + c.pki.cert("proxy-server"), "--cluster-key=" + c.pki.key("proxy-server"),
-		"--agent-port=8091", "--health-port=8092", "--health-bind-address=127.0.0.1", "--admin-port=8093",
+		fmt.Sprintf("--agent-port=%d", c.port(agentPort)), fmt.Sprintf("--admin-port=%d", c.port(adminPort)),
+		fmt.Sprintf("--health-port=%d", c.port(healthPort)), "--health-bind-address=127.0.0.1",
+	}
+	if c.plane > 0 {
+		argv = append(argv, "--server-count=3", "--graceful-shutdown-timeout=30s")
 	}
 	if c.options.tokens {
 		argv = append(argv, "--agent-namespace="+agentNamespace, "--agent-service-account="+agentAccount,
@@ -74,7 +78,7 @@ func (c *cluster) startServer() error {
 		argv = append(argv, "--mode=http-connect")
 	}
 	if c.front == connectTLS {
-		argv = append(argv, "--server-port=8090", "--server-bind-address=127.0.0.1", "--server-cert="+c.pki.cert("proxy-server"),
+		argv = append(argv, fmt.Sprintf("--server-port=%d", c.port(frontPort)), "--server-bind-address=127.0.0.1", "--server-cert="+c.pki.cert("proxy-server"),
 			"--server-key="+c.pki.key("proxy-server"), "--server-ca-cert="+c.pki.cert("ca"))
 	} else {
 		argv = append(argv, "--server-port=0", "--uds-name="+c.socket(), "--delete-existing-uds-file")
@@ -94,9 +98,12 @@ func (c *cluster) startAgent() error {
 // health and the next one.
 func (c *cluster) startAgentAs(name, token string, port int) (*program, error) {
 	argv := []string{
-		c.tunnelProgram("proxy-agent"), "--proxy-server-host=" + c.options.cloudAddress, "--proxy-server-port=8091",
+		c.tunnelProgram("proxy-agent"), "--proxy-server-host=" + c.options.cloudAddress, fmt.Sprintf("--proxy-server-port=%d", agentPort),
 		"--ca-cert=" + c.pki.cert("ca"), "--agent-id=" + name,
 		fmt.Sprintf("--health-server-port=%d", port), fmt.Sprintf("--admin-server-port=%d", port+1),
+	}
+	if c.plane > 0 {
+		argv = append(argv, "--sync-interval=500ms", "--sync-interval-cap=2s")
 	}
 	if c.options.tokens {
 		argv = append(argv, "--service-account-token-path="+token)
@@ -109,7 +116,7 @@ func (c *cluster) startAgentAs(name, token string, port int) (*program, error) {
 // waitForAgent waits until the server has the agent.
 func (c *cluster) waitForAgent(ctx context.Context) error {
 	return until(ctx, c.limit(30*time.Second), "the agent at the server", func(ctx context.Context) error {
-		return answersOK(ctx, "http://127.0.0.1:8092/readyz")
+		return answersOK(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz", c.port(healthPort)))
 	}, c.server, c.agent)
 }
 
