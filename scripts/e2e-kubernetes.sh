@@ -12,6 +12,8 @@
 # --link NAME       an emulated link for the cable, see docs/links.md, for instance edge-50ms-1
 # --tokens          agents show service account tokens, which proxy-server has kube-apiserver review, instead of certificates
 # --seed NUMBER     of the link's luck; default 1
+# --tcp NAME        TCP's congestion control in both namespaces, with --link; default: the machine's
+# --quic NAME       this project's --quic-congestion-control; default: its own
 # --only TEXT       only the checks that have this in their name
 # --ours FOLDER     with the proxy-server and proxy-agent in FOLDER instead of building them
 # --build-only      builds what a run needs, and runs nothing
@@ -19,19 +21,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-front=grpc-uds,connect-uds,connect-tls peer=ours link= seed=1 only= ours= keep= build_only= quick=() tokens=()
+front=grpc-uds,connect-uds,connect-tls peer=ours link= seed=1 tcp= quic= only= ours= keep= build_only= quick=() tokens=()
 while (($#)); do
     case $1 in
         --quick) quick=(--quick) ;;
         --tokens) tokens=(--tokens) ;;
         --keep) keep=1 ;;
         --build-only) build_only=1 ;;
-        --front | --peer | --link | --seed | --only | --ours)
+        --front | --peer | --link | --seed | --tcp | --quic | --only | --ours)
             (($# > 1)) || { echo "e2e-kubernetes: $1 needs a value" >&2; exit 2; }
             declare "${1#--}=$2"
             shift
             ;;
-        -h | --help) sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,23s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "e2e-kubernetes: unknown argument '$1'; see --help" >&2; exit 2 ;;
     esac
     shift
@@ -71,7 +73,9 @@ trap 'exit 130' INT TERM
 
 beside=()
 if [ -n "$link" ]; then
-    beside=("$target/release/link" "$link" --seed "$seed" --)
+    beside=("$target/release/link" "$link" --seed "$seed")
+    [ -z "$tcp" ] || beside+=(--congestion-control "$tcp")
+    beside+=(--)
 else
     export LINK_SITE=$name-site LINK_CLOUD=$name-cloud LINK_CLOUD_IPV4=10.99.0.2
     for namespace in "$LINK_SITE" "$LINK_CLOUD"; do
@@ -87,6 +91,6 @@ fi
 # shellcheck disable=SC2016 # the variables are set by `link`, too
 "${beside[@]}" bash -c 'exec ip netns exec "$LINK_CLOUD" "$@" --site "$LINK_SITE" --cloud-address "$LINK_CLOUD_IPV4"' e2e \
     "$target/go/e2e" --kubernetes "$(scripts/go-peers.sh --kubernetes-folder)" --kubelet "$target/go/kubelet" \
-    --workload "$target/go/workload" --ours "$ours" --go "$target/go" --front "$front" --peer "$peer" --only "$only" \
+    --workload "$target/go/workload" --ours "$ours" --go "$target/go" --front "$front" --peer "$peer" --only "$only" --quic "$quic" \
     --patience $((${#link} ? 3 : 1)) --work "$work" "${quick[@]}" "${tokens[@]}"
 passed=1

@@ -34,6 +34,7 @@ type options struct {
 	only   string
 	quick  bool
 	tokens bool
+	quic   string
 	// How much longer than on a good network a check may take.
 	patience int
 	work     string
@@ -52,6 +53,7 @@ func main() {
 	flag.Var(&o.peers, "peer", "tunnels: ours, go")
 	flag.StringVar(&o.only, "only", "", "only the checks that have this in their name")
 	flag.BoolVar(&o.quick, "quick", false, "less data and less waiting")
+	flag.StringVar(&o.quic, "quic", "", "congestion control of this project's programs")
 	flag.BoolVar(&o.tokens, "tokens", false, "agents show service account tokens instead of certificates")
 	flag.IntVar(&o.patience, "patience", 1, "so many times the usual limits of time")
 	flag.StringVar(&o.work, "work", "", "folder for logs and files")
@@ -89,6 +91,7 @@ func run(ctx context.Context, o *options) (bool, error) {
 	for _, front := range o.fronts {
 		for _, peer := range o.peers {
 			if ctx.Err() != nil {
+				results.print(os.Stdout)
 				return false, ctx.Err()
 			}
 			fmt.Printf("\n== %s, %s\n", front, peer)
@@ -96,7 +99,7 @@ func run(ctx context.Context, o *options) (bool, error) {
 		}
 	}
 	results.print(os.Stdout)
-	return results.good(), nil
+	return results.good(), ctx.Err()
 }
 
 // runOne fills a column of the table.

@@ -83,6 +83,7 @@ func (c *cluster) startServer() error {
 	} else {
 		argv = append(argv, "--server-port=0", "--uds-name="+c.socket(), "--delete-existing-uds-file")
 	}
+	argv = append(argv, c.congestionControl()...)
 	var err error
 	c.server, err = c.programs.start("proxy-server", "", argv...)
 	return err
@@ -110,7 +111,15 @@ func (c *cluster) startAgentAs(name, token string, port int) (*program, error) {
 	} else {
 		argv = append(argv, "--agent-cert="+c.pki.cert("proxy-agent"), "--agent-key="+c.pki.key("proxy-agent"))
 	}
+	argv = append(argv, c.congestionControl()...)
 	return c.programs.start(name, c.options.site, argv...)
+}
+
+func (c *cluster) congestionControl() []string {
+	if c.peer == reference || c.options.quic == "" {
+		return nil
+	}
+	return []string{"--quic-congestion-control=" + c.options.quic}
 }
 
 // waitForAgent waits until the server has the agent.
