@@ -47,7 +47,8 @@ pub struct QuicOptions {
     pub connection_receive_window: ByteSize,
 
     /// Bytes by which all connections together may raise their windows. When it is spent, the dial
-    /// that is stalled for longest is ended with an error
+    /// that is stalled for longest is ended with an error. By default it is at most a 12th of the memory that the
+    /// process may have, and the windows are a 60th and a 30th
     #[arg(long = "quic-memory-budget", value_name = "BYTES")]
     #[arg(default_value_t = ByteSize(defaults().memory_budget))]
     pub memory_budget: ByteSize,
