@@ -6,7 +6,7 @@
 # usage: scripts/go-peers.sh [--quiet] [PROGRAM ...]
 #
 # PROGRAM is proxy-server or proxy-agent (these two if none is named), proxy-test-client, http-test-server,
-# egress-dialer or konnectivity.
+# egress-dialer, konnectivity, helm or deploy-check.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,6 +46,8 @@ for program; do
         http-test-server) build "$program" interop/go "$reference/test-server" ;;
         egress-dialer) build "$program" interop/go/egress . interop/go/harness ;;
         konnectivity) build "$program" interop/go/konnectivity . interop/go/harness ;;
+        helm) build "$program" interop/go/deploy helm.sh/helm/v4/cmd/helm ;;
+        deploy-check) build "$program" interop/go/deploy . ;;
         *) echo "go-peers: unknown program '$program'" >&2; exit 2 ;;
     esac
 done
