@@ -110,5 +110,5 @@ for program in "${programs[@]}"; do
     container=$("${buildah[@]}" from "$program:$tag-$machine")
     ln -s "$("${buildah[@]}" mount "$container")" "$work/$program"
 done
-# A network of its own: the check listens on port 53, and no packet leaves this machine.
-unshare --net scripts/image-check.sh "${CARGO_TARGET_DIR:-$PWD/target}/debug/certs" "$work/proxy-server" "$work/proxy-agent"
+# A network of its own: the check listens on port 53, and no packet leaves this machine. Mounts of its own go with it.
+unshare --net --mount scripts/image-check.sh "${CARGO_TARGET_DIR:-$PWD/target}/debug/certs" "$work/proxy-server" "$work/proxy-agent"
