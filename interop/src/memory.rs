@@ -12,13 +12,13 @@ use clap::Args;
 
 use self::group::Group;
 use crate::certificates::Folder;
+use crate::load::Window;
 use crate::load::bulk::{self, Direction};
 use crate::load::echo::{Echoes, Running};
 use crate::load::meter::Meter;
 use crate::load::path::Path;
 use crate::load::stall::Stalled;
 use crate::load::targets::Targets;
-use crate::load::Window;
 use crate::peer::{Entrance, Make, Mode, Pair};
 
 /// Bulk dials at once, in either direction.

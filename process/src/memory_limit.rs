@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(effective.value("quic-memory-budget"), Some("2560KiB"), "the log shows what counts");
         assert!(!effective.is_set("quic-memory-budget"));
         let told = told.unwrap();
-        assert!(told.starts_with("this process may have 30MiB of memory: ") && told.contains("budget 2560KiB;"), "{told}");
+        assert!(
+            told.starts_with("this process may have 30MiB of memory: ") && told.contains("budget 2560KiB;"),
+            "{told}"
+        );
         assert_eq!(MemoryLimit::bytes(30 * MIB).socket_bytes(), Some(256 * 1024));
     }
 

@@ -82,8 +82,11 @@ impl Group {
     pub fn wrap(&self, program: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
         let program = program.canonicalize().with_context(|| format!("no program {}", program.display()))?;
         let path = folder.join("in-group");
-        let text =
-            format!("#!/bin/sh\necho $$ >'{}/cgroup.procs' && exec '{}' \"$@\"\n", self.path.display(), program.display());
+        let text = format!(
+            "#!/bin/sh\necho $$ >'{}/cgroup.procs' && exec '{}' \"$@\"\n",
+            self.path.display(),
+            program.display()
+        );
         fs::write(&path, text).and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))?;
         Ok(path)
     }
@@ -134,6 +137,7 @@ impl Group {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a drop has no other way to wait, and nothing else runs any more")]
 impl Drop for Group {
     fn drop(&mut self) {
         // The kernel keeps a group whose processes are just ending.

@@ -127,6 +127,9 @@ seccompProfile:
 {{- else }}
 - --server-count={{ $server.count }}
 {{- end }}
+{{- with $server.advertiseAddresses }}
+- --advertise-agent-addresses={{ join "," . }}
+{{- end }}
 - --proxy-strategies={{ join "," $server.proxyStrategies }}
 - --graceful-shutdown-timeout={{ $server.gracefulShutdownSeconds }}s
 - --health-port={{ $server.healthPort }}
@@ -152,6 +155,9 @@ env:
   # A server that starts again is the same server.
   - name: PROXY_SERVER_ID
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+  # For server.advertiseAddresses and server.extraArgs.
+  - name: HOST_IP
+    valueFrom: {fieldRef: {fieldPath: status.hostIP}}
 ports:
   - {name: agents-quic, containerPort: {{ $server.agentPort }}, protocol: UDP}
   - {name: agents-grpc, containerPort: {{ $server.agentPort }}, protocol: TCP}
