@@ -126,19 +126,19 @@ mod tests {
     #[test]
     fn what_was_set_stays() {
         let all = ["quic-stream-receive-window", "quic-connection-receive-window", "quic-memory-budget"];
-        let set = all.map(|setting| (setting, 2560 * 1024));
+        let set = all.map(|setting| (setting, 5 * MIB));
         let (settings, effective, _) = fit(MemoryLimit::bytes(30 * MIB), &set);
         let expected = QuicSettings { most_unacknowledged: settings.most_unacknowledged, ..QuicSettings::default() };
         assert_eq!(settings, expected, "the options of this test have their defaults");
-        assert!(all.iter().all(|setting| effective.value(setting) == Some("2560KiB")));
+        assert!(all.iter().all(|setting| effective.value(setting) == Some("5MiB")));
     }
 
     #[test]
     fn a_stream_window_that_was_set_has_room_in_the_others() {
         let (settings, ..) = fit(MemoryLimit::bytes(24 * MIB), &[("quic-stream-receive-window", 0)]);
-        assert_eq!(settings.stream_receive_window, 5 * MIB / 2);
-        assert_eq!(settings.connection_receive_window, 5 * MIB / 2);
-        assert_eq!(settings.memory_budget, 5 * MIB / 2);
+        let stream = QuicSettings::default().stream_receive_window;
+        assert_eq!(settings.stream_receive_window, stream);
+        assert_eq!((settings.connection_receive_window, settings.memory_budget), (stream, stream));
     }
 
     #[test]
