@@ -7,7 +7,7 @@
 #        scripts/go-peers.sh --kubernetes-folder
 #
 # PROGRAM is proxy-server or proxy-agent (these two if none is named), proxy-test-client, http-test-server,
-# egress-dialer, konnectivity, and for the end-to-end checks kubelet, workload, e2e, etcd, kubectl, kube-apiserver.
+# egress-dialer, konnectivity, helm, deploy-check, and for the end-to-end checks kubelet, workload, e2e, etcd, kubectl, kube-apiserver.
 # The last three take ten minutes of two cores together. They are kept outside of the tree, in the folder that
 # --kubernetes-folder prints.
 set -euo pipefail
@@ -76,6 +76,8 @@ for program; do
         kubelet | workload | e2e) build "$program" "$kubernetes" "./$program" ;;
         etcd) build_kubernetes etcd go.etcd.io/etcd/server/v3 ;;
         kubectl | kube-apiserver) build_kubernetes "$program" "k8s.io/kubernetes/cmd/$program" ;;
+        helm) build "$program" interop/go/deploy helm.sh/helm/v4/cmd/helm ;;
+        deploy-check) build "$program" interop/go/deploy . ;;
         *) echo "go-peers: unknown program '$program'" >&2; exit 2 ;;
     esac
 done

@@ -82,6 +82,7 @@ pub async fn run(config: Config) -> Result<()> {
     let dials = Dials {
         server: Arc::default(),
         limit: config.dial_timeout,
+        socket_bytes: config.socket_bytes,
         metrics,
         stop: dials_stop.clone(),
         tasks: tasks.clone(),

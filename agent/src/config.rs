@@ -13,6 +13,7 @@ use konnectivity_process::{
     layers::{self, Loaded, Settings},
     listen::Listen,
     logging::Logging,
+    memory_limit::MemoryLimit,
     problems::{Effective, Problems},
 };
 use konnectivity_transport::{
@@ -61,6 +62,8 @@ pub struct Config {
     pub reconnect: Reconnect,
     /// How long a target may take to connect, its name's look-up included.
     pub dial_timeout: Duration,
+    /// Bytes that the kernel should hold for a target, in either direction; `None`: what it thinks best.
+    pub socket_bytes: Option<u32>,
     /// How long dials may run on after the first signal to stop. Zero: they are ended at once.
     pub graceful_shutdown_timeout: Duration,
     /// Whether the process ends when it has drained. If not, it serves on until the second signal.
@@ -133,6 +136,14 @@ impl Config {
             .map_err(|problems| Exit::Refused(format!("failed to validate {} options with {problems}", Options::ROLE)))
     }
 
+    /// Lowers the defaults that bound memory to what fits the limit, and says so.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryLimit) -> Self {
+        self.notices.extend(memory.fit(&mut self.quic, &mut self.effective));
+        self.socket_bytes = memory.socket_bytes();
+        self
+    }
+
     /// What the options mean.
     ///
     /// # Errors
@@ -182,6 +193,7 @@ impl Config {
             token,
             reconnect: reconnect?,
             dial_timeout: dial_timeout?,
+            socket_bytes: None,
             graceful_shutdown_timeout: graceful_shutdown_timeout?,
             exit_after_drain: options.exit_after_drain,
             health: health?,

@@ -8,6 +8,7 @@
 //! - [`link`]: two network namespaces and a bad link between them.
 //! - [`load`]: clients and targets, and what they do to a pair.
 //! - [`bench`](mod@bench): the benchmark made of these.
+//! - [`memory`](mod@memory): an agent in a control group with little memory.
 //! - [`matrix`]: every pairing of programs through every scenario.
 //! - [`wan`]: the benchmark on bad links.
 //! - [`migration`]: a running cluster moves from the reference to this project and back.
@@ -21,6 +22,7 @@ pub mod ends;
 pub mod link;
 pub mod load;
 pub mod matrix;
+pub mod memory;
 pub mod migration;
 pub mod pair;
 pub mod peer;

@@ -15,6 +15,7 @@ use konnectivity_process::{
     layers::{self, Loaded, Settings},
     listen::Listen,
     logging::Logging,
+    memory_limit::MemoryLimit,
     problems::{Effective, Problems},
 };
 use konnectivity_transport::{id::ServerId, settings::QuicSettings};
@@ -123,6 +124,13 @@ impl Config {
         let Loaded { options, problems } = layers::load::<Options>(arguments, &environment)?;
         Self::check(&options, Surroundings::read(environment), problems)
             .map_err(|problems| Exit::Refused(format!("failed to validate {} options with {problems}", Options::ROLE)))
+    }
+
+    /// Lowers the defaults that bound memory to what fits the limit, and says so.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryLimit) -> Self {
+        self.notices.extend(memory.fit(&mut self.quic, &mut self.effective));
+        self
     }
 
     /// What the options mean.
