@@ -73,8 +73,8 @@ pub struct QuicOptions {
     #[arg(default_value_t = defaults().max_udp_payload.into())]
     pub max_udp_payload: i64,
 
-    /// How fast this end sends, also --congestion-control: cubic; model, which uses links that lose packets and keeps
-    /// queues short; newreno; or bbr, the library's, which is experimental
+    /// How fast this end sends, also --congestion-control: model, which uses links that lose packets and keeps
+    /// queues short; or the library's: cubic, newreno, or bbr, which is experimental
     #[arg(long = "quic-congestion-control", alias = "congestion-control", value_name = "NAME")]
     #[arg(default_value_t = defaults().congestion_control.to_string())]
     pub congestion_control: String,
