@@ -28,6 +28,7 @@ pub mod identifier;
 pub mod mux;
 pub mod packet;
 pub mod relay;
+pub mod server_list;
 pub mod settings;
 pub mod socket;
 pub mod stream;
