@@ -31,6 +31,7 @@ use crate::{
         Connector, Shared,
         carriers::AgentCarriers,
         choice::{Choice, GRPC_HEAD_START, Wanted},
+        direct::DirectPolicy,
         grpc::{GrpcConnector, first_connect_id},
         quic::QuicConnector,
         served::Served,
@@ -96,7 +97,9 @@ pub async fn run(config: Config) -> Result<()> {
         drain: stopping.drain.clone(),
         leave: leave.clone(),
     };
-    let carriers = AgentCarriers { quic, grpc, dials, drain: stopping.drain.clone(), leave: leave.clone() };
+    // Through a proxy, there is one way to all servers.
+    let direct = if grpc.proxy.is_some() { DirectPolicy::Nowhere } else { config.direct_servers.clone() };
+    let carriers = AgentCarriers { quic, grpc, direct, dials, drain: stopping.drain.clone(), leave: leave.clone() };
     let connector = Connector::new(Shared {
         carriers: Arc::new(carriers),
         host: config.server.host.clone(),
@@ -108,10 +111,13 @@ pub async fn run(config: Config) -> Result<()> {
         served: served.clone(),
     });
     let still_served = served;
+    // Nobody counts leases yet.
+    let (_, leases) = watch::channel(None);
     let settings = ServerSetSettings {
         sync_interval: config.reconnect.interval,
         sync_interval_cap: config.reconnect.interval_cap,
         sync_forever: config.reconnect.forever,
+        count_source: config.reconnect.count_source,
         attempt_limit,
     };
     tracing::info!(agent_id = %config.agent_id, server = %config.server.host, port = config.server.port, "proxy-agent is up");
@@ -122,7 +128,7 @@ pub async fn run(config: Config) -> Result<()> {
     let admin = admin::serve(admin, move |request| routes.admin(request), ended.clone());
     let served = async { tokio::try_join!(health, admin).context("health and admin ports") };
     let connections =
-        server_set::run(settings, Arc::new(connector), stopping.drain.clone(), stopping.stop.clone(), status);
+        server_set::run(settings, Arc::new(connector), leases, stopping.drain.clone(), stopping.stop.clone(), status);
     let work = async {
         let connections = async {
             connections.await;

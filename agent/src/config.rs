@@ -23,7 +23,9 @@ use konnectivity_transport::{
 use uuid::Uuid;
 
 use self::transport::Transports;
-use crate::{options::Options, token::TokenFile};
+use crate::{
+    options::Options, server_connection::direct::DirectPolicy, server_set::CountSource, token::TokenFile,
+};
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
@@ -59,6 +61,8 @@ pub struct Config {
     pub token: Option<TokenFile>,
     /// When connections are tried.
     pub reconnect: Reconnect,
+    /// Which addresses that servers name are dialled.
+    pub direct_servers: DirectPolicy,
     /// How long a target may take to connect, its name's look-up included.
     pub dial_timeout: Duration,
     /// How long dials may run on after the first signal to stop. Zero: they are ended at once.
@@ -117,6 +121,8 @@ pub struct Reconnect {
     pub interval_cap: Duration,
     /// Whether to look for more servers when all known ones are connected.
     pub forever: bool,
+    /// Whose count of the servers is believed.
+    pub count_source: CountSource,
 }
 
 impl Config {
@@ -156,6 +162,7 @@ impl Config {
         let transports = transport::check(options, environment, problems);
         let tls = tls(options, problems);
         let reconnect = reconnect(options, problems);
+        let direct_servers = direct_servers(options, problems);
         let dial_timeout = check::positive_duration(problems, "dial-timeout", options.dial_timeout);
         let graceful_shutdown_timeout =
             check::duration(problems, "graceful-shutdown-timeout", options.graceful_shutdown_timeout);
@@ -181,6 +188,7 @@ impl Config {
             tls: tls?,
             token,
             reconnect: reconnect?,
+            direct_servers: direct_servers?,
             dial_timeout: dial_timeout?,
             graceful_shutdown_timeout: graceful_shutdown_timeout?,
             exit_after_drain: options.exit_after_drain,
@@ -254,10 +262,22 @@ fn tls(options: &Options, problems: &mut Problems) -> Option<Tls> {
     Some(Tls { ca: ca?, identity })
 }
 
+fn direct_servers(options: &Options, problems: &mut Problems) -> Option<DirectPolicy> {
+    match DirectPolicy::new(options.direct_server_networks.0.iter().map(String::as_str)) {
+        Ok(policy) => Some(policy),
+        Err(error) => {
+            problems.add("direct-server-networks", error, "set it to any, to none, or to the networks of the servers");
+            None
+        }
+    }
+}
+
 fn reconnect(options: &Options, problems: &mut Problems) -> Option<Reconnect> {
     let interval = check::positive_duration(problems, "sync-interval", options.sync_interval);
     let interval_cap = check::positive_duration(problems, "sync-interval-cap", options.sync_interval_cap);
-    let reconnect = Reconnect { interval: interval?, interval_cap: interval_cap?, forever: options.sync_forever };
+    let count_source = if options.server_count_source == "max" { CountSource::Max } else { CountSource::Leases };
+    let reconnect =
+        Reconnect { interval: interval?, interval_cap: interval_cap?, forever: options.sync_forever, count_source };
     if reconnect.interval > reconnect.interval_cap {
         let reason = format!(
             "sync interval {} must be less than sync interval cap {}",

@@ -3,8 +3,8 @@
 
 use clap::{ArgAction, Args};
 use konnectivity_process::{
-    byte_size::ByteSize, duration::GoDuration, flag, klog::KlogOptions, layers::Settings, quic::QuicOptions,
-    selector::Selector, slice::StringSlice,
+    byte_size::ByteSize, duration::GoDuration, flag, klog::KlogOptions, layers::Settings, list::List,
+    quic::QuicOptions, selector::Selector, slice::StringSlice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,12 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = SERVERS)]
     pub sync_forever: bool,
+
+    /// Which addresses the agent dials when its servers name those of other servers: any, none, or networks with commas such
+    /// as 10.0.0.0/8. With any, addresses of the agent's own machine or link count only when a server there names them.
+    /// Whoever is there needs a certificate for --proxy-server-host
+    #[arg(long, value_name = "NETWORKS", default_value = "any", help_heading = SERVERS)]
+    pub direct_server_networks: List,
 
     /// How long nothing may come from a server over gRPC until it is pinged; without an answer its connection is closed after
     /// 20s. Less than 10s: 10s. For servers over QUIC see --quic-keep-alive-interval
