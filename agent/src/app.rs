@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use konnectivity_kubernetes::{Kubernetes, Rate, lease::LeaseScope};
 use konnectivity_process::{
     admin,
     proxy_environment::HttpProxy,
     signals::{Signals, Stopping},
+    version,
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
@@ -26,6 +28,7 @@ use crate::{
     admin::Routes,
     config::{Config, Tls, transport::Transports},
     dial::Dials,
+    lease_count,
     metrics::Metrics,
     server_connection::{
         Connector, Shared,
@@ -60,7 +63,10 @@ pub async fn run(config: Config) -> Result<()> {
     let health = config.health.bind_tcp()?;
     let admin = config.admin.bind_tcp()?;
 
+    let counter = counter(&config).await?;
+
     let metrics = Arc::new(Metrics::new());
+    let lease_metrics = metrics.clone();
     let budget = MemoryBudget::new(config.quic.memory_budget);
     let served = Arc::new(Served::new(metrics.clone()));
     let (status, watched) = watch::channel(ServerSetStatus::default());
@@ -111,8 +117,13 @@ pub async fn run(config: Config) -> Result<()> {
         served: served.clone(),
     });
     let still_served = served;
-    // Nobody counts leases yet.
-    let (_, leases) = watch::channel(None);
+    let (counts, leases) = watch::channel(None);
+    let counting = async {
+        match counter {
+            Some((kubernetes, scope)) => match lease_count::count(kubernetes, scope, lease_metrics, counts).await {},
+            None => drop(counts),
+        }
+    };
     let settings = ServerSetSettings {
         sync_interval: config.reconnect.interval,
         sync_interval_cap: config.reconnect.interval_cap,
@@ -137,8 +148,17 @@ pub async fn run(config: Config) -> Result<()> {
             tasks.close();
             tasks.wait().await;
         };
+        // A draining agent looks for no servers.
+        let counting = async {
+            tokio::select! {
+                () = counting => {}
+                () = stopping.drain.cancelled() => {}
+            }
+            std::future::pending::<()>().await
+        };
         tokio::select! {
             () = connections => {}
+            () = counting => {}
             () = deadline(&leave, &stopping.stop, config.graceful_shutdown_timeout, &dials_stop) => {
                 tracing::warn!("stopped with connections still open");
                 close(&still_served).await;
@@ -156,6 +176,17 @@ pub async fn run(config: Config) -> Result<()> {
     served?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The API whose leases are counted, and which of them, if any are.
+async fn counter(config: &Config) -> Result<Option<(Kubernetes, LeaseScope)>> {
+    let Some(leases) = &config.leases else { return Ok(None) };
+    let kubernetes = Kubernetes::new(konnectivity_kubernetes::Settings {
+        kubeconfig: leases.kubeconfig.clone(),
+        rate: Rate::default(),
+        user_agent: format!("konnectivity-quic-proxy-agent/{}", version::VERSION),
+    });
+    Ok(Some((kubernetes.await.context("--count-server-leases")?, leases.scope.clone())))
 }
 
 /// Returns when connections have had their time: from `leave` on the time to drain unless `stop` cuts it short, then a

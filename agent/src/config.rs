@@ -2,6 +2,7 @@
 //! anything is bound.
 
 mod kubernetes;
+mod leases;
 pub mod transport;
 
 use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -22,21 +23,17 @@ use konnectivity_transport::{
 };
 use uuid::Uuid;
 
+pub use self::leases::CountedLeases;
 use self::transport::Transports;
-use crate::{
-    options::Options, server_connection::direct::DirectPolicy, server_set::CountSource, token::TokenFile,
-};
+use crate::{options::Options, server_connection::direct::DirectPolicy, server_set::CountSource, token::TokenFile};
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
 
 /// Settings of the reference that mean nothing here, or nothing yet.
-const WITHOUT_EFFECT: [&str; 8] = [
+const WITHOUT_EFFECT: [&str; 5] = [
     "enable-contention-profiling",
     "kube-api-content-type",
-    "kubeconfig",
-    "lease-label-selector",
-    "lease-namespace",
     "probe-interval",
     "warn-on-channel-limit",
     "xfr-channel-size",
@@ -63,6 +60,8 @@ pub struct Config {
     pub reconnect: Reconnect,
     /// Which addresses that servers name are dialled.
     pub direct_servers: DirectPolicy,
+    /// The leases by which servers are counted, if they are.
+    pub leases: Option<CountedLeases>,
     /// How long a target may take to connect, its name's look-up included.
     pub dial_timeout: Duration,
     /// How long dials may run on after the first signal to stop. Zero: they are ended at once.
@@ -163,6 +162,7 @@ impl Config {
         let tls = tls(options, problems);
         let reconnect = reconnect(options, problems);
         let direct_servers = direct_servers(options, problems);
+        let leases = leases::check(options, problems);
         let dial_timeout = check::positive_duration(problems, "dial-timeout", options.dial_timeout);
         let graceful_shutdown_timeout =
             check::duration(problems, "graceful-shutdown-timeout", options.graceful_shutdown_timeout);
@@ -189,6 +189,7 @@ impl Config {
             token,
             reconnect: reconnect?,
             direct_servers: direct_servers?,
+            leases,
             dial_timeout: dial_timeout?,
             graceful_shutdown_timeout: graceful_shutdown_timeout?,
             exit_after_drain: options.exit_after_drain,
@@ -275,9 +276,13 @@ fn direct_servers(options: &Options, problems: &mut Problems) -> Option<DirectPo
 fn reconnect(options: &Options, problems: &mut Problems) -> Option<Reconnect> {
     let interval = check::positive_duration(problems, "sync-interval", options.sync_interval);
     let interval_cap = check::positive_duration(problems, "sync-interval-cap", options.sync_interval_cap);
-    let count_source = if options.server_count_source == "max" { CountSource::Max } else { CountSource::Leases };
-    let reconnect =
-        Reconnect { interval: interval?, interval_cap: interval_cap?, forever: options.sync_forever, count_source };
+    let count_source = leases::source(options, problems);
+    let reconnect = Reconnect {
+        interval: interval?,
+        interval_cap: interval_cap?,
+        forever: options.sync_forever,
+        count_source: count_source?,
+    };
     if reconnect.interval > reconnect.interval_cap {
         let reason = format!(
             "sync interval {} must be less than sync interval cap {}",

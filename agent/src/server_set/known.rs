@@ -274,7 +274,7 @@ impl KnownServers {
         if !self.connected.contains(server_id) || !self.draining.insert(server_id.clone()) {
             return;
         }
-        self.listed.forget(server_id);
+        self.listed.leaves(server_id, now + LIST_LAG);
         if self.listed.heard() {
             self.hold = Some(now + LIST_LAG);
         } else {
@@ -288,7 +288,9 @@ impl KnownServers {
         let left = self.draining.remove(server_id);
         self.burst = 0;
         let stable = lasted >= self.stable;
-        self.listed.on_lost(server_id, stable, now, random);
+        if !left {
+            self.listed.on_lost(server_id, stable, now, random);
+        }
         if left && self.lasting() > 0 {
             // It said so before, and what there was to do about it was done then.
         } else if stable {

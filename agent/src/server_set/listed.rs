@@ -106,9 +106,13 @@ impl Listed {
         }
     }
 
-    /// The server goes, by its own word.
-    pub(super) fn forget(&mut self, server_id: &ServerId) {
-        self.servers.remove(server_id);
+    /// The server goes, by its own word. A list that is still there at `not_before` is one that does not change, and it may
+    /// have returned.
+    pub(super) fn leaves(&mut self, server_id: &ServerId, not_before: Instant) {
+        if let Some(entry) = self.servers.get_mut(server_id) {
+            entry.failed = true;
+            entry.not_before = Some(not_before);
+        }
     }
 
     /// What to do now about those that are not `connected`.

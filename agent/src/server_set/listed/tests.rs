@@ -142,6 +142,22 @@ fn a_lost_server_is_dialled_at_once_unless_it_hung_up_soon() {
     assert_eq!(listed.next(now, &BTreeSet::new()), Next::Wait(Some(now + SECOND)));
     listed.on_lost(&id(0), true, now, 0.0);
     assert_eq!(dialled(&mut listed, now, &BTreeSet::new()).len(), 1);
-    listed.forget(&id(0));
-    assert_eq!(listed.hopes(now, &BTreeSet::new()), 0);
+}
+
+#[test]
+fn a_server_that_leaves_is_not_dialled_until_it_may_have_returned() {
+    let now = Instant::now();
+    let mut listed = listed(&[(0, "a:1")]);
+    listed.leaves(&id(0), now + 20 * SECOND);
+    listed.hear(&told(&[(0, "a:1")]), None);
+    assert_eq!(
+        (listed.hopes(now, &BTreeSet::new()), listed.next(now, &BTreeSet::new())),
+        (0, Next::Wait(Some(now + 20 * SECOND)))
+    );
+    assert_eq!(dialled(&mut listed, now + 20 * SECOND, &BTreeSet::new()).len(), 1);
+    // Off the list and on it again is new.
+    listed.leaves(&id(0), now + 60 * SECOND);
+    listed.hear(&told(&[]), None);
+    listed.hear(&told(&[(0, "b:1")]), None);
+    assert_eq!(dialled(&mut listed, now + 20 * SECOND, &BTreeSet::new()).len(), 1);
 }
