@@ -12,6 +12,7 @@ mod backoff;
 mod config;
 mod dial;
 mod happy_eyeballs;
+mod lease_count;
 mod metrics;
 mod options;
 mod server_connection;

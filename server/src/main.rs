@@ -16,6 +16,8 @@ mod dial;
 mod frontend;
 mod grpc;
 mod http2;
+mod lease;
+mod membership;
 mod metrics;
 mod options;
 mod strategy;
