@@ -33,17 +33,6 @@ pub struct AgentRules {
     pub kubernetes: Option<Kubernetes>,
 }
 
-/// How to reach the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kubernetes {
-    /// Readable file that says it; `None`: what a pod finds.
-    pub kubeconfig: Option<PathBuf>,
-    /// Requests a second; 0 for the default, less for no limit.
-    pub qps: Float32,
-    /// Requests at once; 0 for the default.
-    pub burst: u32,
-}
-
 /// Whether the options say that agents show tokens.
 pub(super) fn wants_tokens(options: &Options) -> bool {
     of_tokens(options).iter().any(|(_, value)| !value.is_empty())
