@@ -233,7 +233,7 @@ async fn a_server_serves_whatever_the_api_does() {
         (Fault::Status(403, "Forbidden"), "create leases.coordination.k8s.io in namespace \"kube-system\""),
         (Fault::Status(500, "InternalError"), "HTTP 500 InternalError"),
         (Fault::Garbage, "cannot be understood"),
-        (Fault::Silence, "has not answered within 10s"),
+        (Fault::Silence, "no answer in time"),
     ] {
         let mut cluster = Cluster::new().await;
         for verb in ["create", "list"] {

@@ -27,6 +27,9 @@ use crate::{membership::Membership, metrics::Metrics};
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(7);
 
+/// A renewal has at least so long.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Renewals come up to this part of their interval later, by lot.
 const JITTER: f64 = 0.04;
 
@@ -42,6 +45,13 @@ pub struct LeaseSettings {
     pub renew_interval: Duration,
     /// How often all leases are listed, and those of dead servers deleted.
     pub collect_interval: Duration,
+}
+
+impl LeaseSettings {
+    /// How long one renewal may take, so that there are three before the lease expires.
+    fn patience(&self) -> Duration {
+        (self.terms.duration.saturating_sub(self.renew_interval) / 3).max(LEAST_PATIENCE)
+    }
 }
 
 /// What cares for leases.
@@ -86,17 +96,28 @@ impl Leases {
 
     async fn renew(&self, own: &mut OwnLease) -> Infallible {
         let (mut pause, mut complaint) = (FIRST_PAUSE, Complaint::default());
-        let mut first = true;
+        let (mut first, mut silent) = (true, false);
+        let limit = self.settings.patience();
         loop {
-            let wait = match own.renew().await {
-                Ok(()) => {
-                    if complaint.is_over() || std::mem::take(&mut first) {
+            let wait = match timeout(limit, own.renew()).await {
+                Ok(Ok(())) => {
+                    // Not `||`: each of them is over.
+                    if complaint.is_over() | std::mem::take(&mut first) | std::mem::take(&mut silent) {
                         tracing::info!(lease = self.settings.terms.name(), "this server's lease is written");
                     }
                     pause = FIRST_PAUSE;
                     lengthened(self.settings.renew_interval, JITTER)
                 }
-                Err(error) => {
+                Err(_elapsed) => {
+                    if !std::mem::replace(&mut silent, true) {
+                        tracing::error!(
+                            ?limit,
+                            "this server's lease cannot be written: no answer in time; agents may not count this server"
+                        );
+                    }
+                    lengthened(FIRST_PAUSE, 0.2)
+                }
+                Ok(Err(error)) => {
                     complain(
                         &mut complaint,
                         &error,
