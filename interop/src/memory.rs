@@ -92,7 +92,7 @@ impl Subject {
         };
         let entrance = (Mode::HttpConnect, Entrance::Unix);
         let pair = Pair::start(&make, entrance, &certificates, folder.path()).await?;
-        Ok(Self { carrier, pair, group, certificates, targets: Targets::start().await?, _folder: folder })
+        Ok(Self { carrier, pair, group, certificates, targets: Targets::start()?, _folder: folder })
     }
 
     async fn run(mut self, options: &Options) -> anyhow::Result<()> {
