@@ -56,11 +56,11 @@ pub struct Options {
 /// An agent that is killed, goes beyond its limit, or loses a dial that is not stalled.
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     println!(
-        "An agent that may have {} MiB. Memory is the control group's, with the kernel's; TCP is what the kernel holds for \
-         sockets,\nwhich counts in version 2 of control groups. The peak is that of both, since the agent's start.\n",
+        "An agent that may have {} MiB. Memory is the control group's, with the kernel's and without pages of files; \
+         sockets are\nwhat the kernel holds for them, which counts in version 2 of control groups.\n",
         options.limit
     );
-    println!("| Carrier | State | Memory, MiB | TCP, MiB | Peak, MiB |\n|---|---|---:|---:|---:|");
+    println!("| Carrier | State | Memory, MiB | Sockets, MiB | Together |\n|---|---|---:|---:|---:|");
     for carrier in ["quic", "grpc"] {
         Subject::start(options, carrier).await?.run(options).await.with_context(|| format!("over {carrier}"))?;
     }
@@ -133,15 +133,16 @@ impl Subject {
     fn row(&mut self, state: &str) -> anyhow::Result<()> {
         self.pair.check().with_context(|| format!("the agent had {} kills for want of memory", self.group.kills()))?;
         let usage = self.group.usage()?;
+        let together = usage.memory + usage.sockets;
         println!(
             "| {} | {state} | {:.1} | {:.1} | {:.1} |",
             self.carrier,
             usage.memory as f64 / MIB,
-            usage.tcp as f64 / MIB,
-            usage.peak as f64 / MIB
+            usage.sockets as f64 / MIB,
+            together as f64 / MIB
         );
-        if usage.peak > self.group.limit() {
-            bail!("{state}: {} bytes are more than the limit, {}", usage.peak, self.group.limit());
+        if together > self.group.limit() {
+            bail!("{state}: {together} bytes are more than the limit, {}", self.group.limit());
         }
         Ok(())
     }

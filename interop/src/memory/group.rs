@@ -25,12 +25,11 @@ enum Version {
 /// What a group uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of the processes and of the kernel for them; in version 2, sockets are among them.
+    /// Bytes of the processes and of the kernel for them, without sockets, and without pages of files, which the kernel
+    /// takes back when it needs them.
     pub memory: u64,
-    /// Bytes that the kernel holds for TCP sockets.
-    pub tcp: u64,
-    /// The most of both that there were at once; in version 1 the sum of the most of each, which may be more.
-    pub peak: u64,
+    /// Bytes that the kernel holds for sockets; in version 1, for TCP's only.
+    pub sockets: u64,
 }
 
 /// A group; it goes when this is dropped and its processes have gone.
@@ -91,20 +90,20 @@ impl Group {
         Ok(path)
     }
 
-    /// What it uses, and what it has used.
+    /// What it uses now.
     ///
     /// # Errors
     /// When the group is gone.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         match self.version {
             Version::One => {
-                let peak = self.read("memory.max_usage_in_bytes")? + self.read("memory.kmem.tcp.max_usage_in_bytes")?;
-                let tcp = self.read("memory.kmem.tcp.usage_in_bytes")?;
-                Ok(Usage { memory: self.read("memory.usage_in_bytes")?, tcp, peak })
+                let files = self.count("memory.stat", "cache")?;
+                let memory = self.read("memory.usage_in_bytes")?.saturating_sub(files);
+                Ok(Usage { memory, sockets: self.read("memory.kmem.tcp.usage_in_bytes")? })
             }
             Version::Two => {
-                let (memory, tcp) = (self.read("memory.current")?, self.count("memory.stat", "sock")?);
-                Ok(Usage { memory, tcp, peak: self.read("memory.peak")? })
+                let (files, sockets) = (self.count("memory.stat", "file")?, self.count("memory.stat", "sock")?);
+                Ok(Usage { memory: self.read("memory.current")?.saturating_sub(files + sockets), sockets })
             }
         }
     }
