@@ -15,6 +15,7 @@ use konnectivity_transport::{
     error::with_sources,
     id::{AgentId, IdError, ServerId},
     settings::QuicSettings,
+    tls::ClientTls,
     wire::{
         code::ConnectionCode,
         message::{self as wire, ControlBody, Drain, Hello},
@@ -81,7 +82,7 @@ pub struct QuicConnector {
     /// The token that we show, if any.
     pub token: Option<TokenFile>,
     /// How we check the server and prove who we are.
-    pub tls: Current<rustls::ClientConfig>,
+    pub tls: Current<ClientTls>,
     /// How connections behave.
     pub settings: QuicSettings,
     /// What all connections together may hold.
@@ -110,10 +111,8 @@ impl QuicConnector {
     ) -> Result<QuicConnection, QuicFailure> {
         let token = self.token.as_ref().map(|file| Ok((file.clone(), file.read()?))).transpose();
         let token: Option<(TokenFile, Token)> = token.map_err(QuicFailure::Token)?;
-        let attempt = |remote| {
-            let tls = (*self.tls.get()).clone();
-            endpoint::connect(remote, &self.host, tls, &self.settings, self.budget.clone())
-        };
+        let tls = self.tls.get();
+        let attempt = |remote| endpoint::connect(remote, &self.host, &tls, &self.settings, self.budget.clone());
         let connection = race(addresses, STAGGER, attempt).await.map_err(QuicFailure::Addresses)?;
         answered.cancel();
         let remote = connection.remote();
