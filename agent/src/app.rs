@@ -21,7 +21,7 @@ use konnectivity_transport::{
     control::HELLO_LIMIT,
     endpoint::HANDSHAKE_LIMIT,
     mux::{MuxSettings, Role},
-    tls::{self, TUNNEL_ALPN},
+    tls::{ClientTls, TUNNEL_ALPN},
     wire::code::ConnectionCode,
 };
 use tokio::sync::watch;
@@ -233,15 +233,11 @@ fn configured(transports: &Transports) -> String {
     }
 }
 
-fn grpc_connector(config: &Config, tls: &Current<rustls::ClientConfig>, budget: Arc<MemoryBudget>) -> GrpcConnector {
+fn grpc_connector(config: &Config, tls: &Current<ClientTls>, budget: Arc<MemoryBudget>) -> GrpcConnector {
     let settings = &config.transports.grpc;
     let names = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).filter(|name| name != HTTP2_ALPN);
     let names: Vec<_> = names.chain([HTTP2_ALPN.to_vec()]).collect();
-    let tls = tls.map(move |tls| {
-        let mut tls = tls.clone();
-        tls.alpn_protocols.clone_from(&names);
-        tls
-    });
+    let tls = tls.map(move |tls| tls.over_tcp(&names));
     GrpcConnector {
         tls,
         host: config.server.host.clone(),
@@ -263,11 +259,7 @@ fn grpc_connector(config: &Config, tls: &Current<rustls::ClientConfig>, budget: 
 }
 
 /// Reads the agent's certificates, now and when they change.
-fn client_tls(
-    files: &Tls,
-    reloader: &mut Reloader,
-    metrics: &Arc<CertificateMetrics>,
-) -> Result<Current<rustls::ClientConfig>> {
+fn client_tls(files: &Tls, reloader: &mut Reloader, metrics: &Arc<CertificateMetrics>) -> Result<Current<ClientTls>> {
     let identity = files.identity.clone().map(|identity| IdentityFiles {
         settings: ["agent-cert", "agent-key"],
         certificate: identity.certificate,
@@ -275,6 +267,6 @@ fn client_tls(
     });
     let authorities = Some(AuthoritiesFile { setting: "ca-cert", path: files.ca.clone() });
     certificates::load(reloader, metrics, TlsFiles { identity, authorities }, |identity, authorities| {
-        tls::client_config(authorities.expect("the files have some"), identity, TUNNEL_ALPN)
+        ClientTls::new(authorities.expect("the files have some"), identity, TUNNEL_ALPN)
     })
 }

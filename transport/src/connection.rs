@@ -230,8 +230,13 @@ impl Connection {
 
     /// The peer's own certificate in DER, which TLS has found good; `None`: it has shown none.
     pub fn peer_certificate(&self) -> Option<Vec<u8>> {
-        let chain = self.shared.quinn.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-        chain.first().map(|certificate| certificate.to_vec())
+        self.peer_chain().first().map(|certificate| certificate.to_vec())
+    }
+
+    /// The peer's certificates, its own first: those of the handshake, or of the one that it resumes. Empty: none.
+    pub(crate) fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
+        let chain = self.shared.quinn.peer_identity().and_then(|chain| chain.downcast().ok());
+        chain.map_or_else(Vec::new, |chain| *chain)
     }
 
     /// Facts about the connection now.

@@ -15,6 +15,7 @@ use quinn::{
     EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
+use rustls::pki_types::{ServerName, UnixTime};
 use tokio::time::timeout;
 
 use crate::{
@@ -22,13 +23,16 @@ use crate::{
     congestion::Room,
     connection::{Connection, ConnectionLost, shared::first_stream_limit},
     settings::QuicSettings,
-    tls::Identity,
+    tls::{ClientTls, Identity, ServerTls},
     udp,
     wire::code::ConnectionCode,
 };
 
 /// How long a QUIC handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the last packets of a connection that was refused may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Streams that an agent may open: its control stream.
 const AGENT_STREAM_LIMIT: u32 = 1;
@@ -159,12 +163,25 @@ impl EndpointKeys {
 /// A UDP socket on which a server accepts agents.
 pub struct ServerEndpoint {
     endpoint: quinn::Endpoint,
-    /// For handshakes that begin now.
-    crypto: Mutex<Arc<QuicServerConfig>>,
+    tls: Arc<Mutex<Tls>>,
     keys_token: Arc<hkdf::Prk>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
     handshakes: Arc<AtomicUsize>,
+}
+
+/// What handshakes begin with, and what agents are verified by when they end.
+struct Tls {
+    crypto: Arc<QuicServerConfig>,
+    verify: ServerTls,
+}
+
+impl Tls {
+    fn new(tls: ServerTls) -> Result<Self, BindError> {
+        let crypto =
+            QuicServerConfig::try_from(tls.config.clone()).map_err(|error| BindError::Tls(error.to_string()))?;
+        Ok(Self { crypto: Arc::new(crypto), verify: tls })
+    }
 }
 
 impl ServerEndpoint {
@@ -174,12 +191,12 @@ impl ServerEndpoint {
     /// [`BindError`].
     pub fn bind(
         address: SocketAddr,
-        tls: rustls::ServerConfig,
+        tls: ServerTls,
         keys: &EndpointKeys,
         settings: &QuicSettings,
         budget: Arc<MemoryBudget>,
     ) -> Result<Self, BindError> {
-        let crypto = QuicServerConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
+        let tls = Tls::new(tls)?;
         let socket =
             udp::bind(address, settings.udp_buffer_bytes).map_err(|source| BindError::Socket { address, source })?;
         let mut config = EndpointConfig::new(keys.reset.clone());
@@ -193,7 +210,7 @@ impl ServerEndpoint {
             .map_err(|source| BindError::Socket { address, source })?;
         let server = Self {
             endpoint,
-            crypto: Mutex::new(Arc::new(crypto)),
+            tls: Arc::new(Mutex::new(tls)),
             keys_token: keys.token.clone(),
             settings: settings.clone(),
             budget,
@@ -205,7 +222,7 @@ impl ServerEndpoint {
     }
 
     fn config_for(&self, payload: u16, room: Arc<Room>) -> Result<quinn::ServerConfig, BindError> {
-        let crypto = self.crypto.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let crypto = self.tls.lock().unwrap_or_else(PoisonError::into_inner).crypto.clone();
         let mut config = quinn::ServerConfig::with_crypto(crypto);
         config
             .transport_config(Arc::new(transport_config(&self.settings, payload, AGENT_STREAM_LIMIT, room)?))
@@ -216,15 +233,15 @@ impl ServerEndpoint {
         Ok(config)
     }
 
-    /// Takes other TLS settings for handshakes that begin from now on. Open connections stay as they are, and so do the
-    /// endpoint's keys: connection ids that are in use were made with them.
+    /// Takes other TLS settings for handshakes that begin from now on; those under way must satisfy both. Open connections
+    /// stay as they are, and so do the endpoint's keys: connection ids that are in use were made with them.
     ///
     /// # Errors
     /// [`BindError::Tls`] when the settings cannot serve QUIC; nothing has changed then.
-    pub fn set_tls(&self, tls: rustls::ServerConfig) -> Result<(), BindError> {
-        let crypto = QuicServerConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
+    pub fn set_tls(&self, tls: ServerTls) -> Result<(), BindError> {
+        let tls = Tls::new(tls)?;
         // Every connection gets settings of its own when it is accepted.
-        *self.crypto.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(crypto);
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
         Ok(())
     }
 
@@ -259,6 +276,7 @@ impl ServerEndpoint {
             return Some(IncomingConnection {
                 incoming,
                 config: self.config_for(payload, room.clone()).ok().map(Arc::new),
+                tls: self.tls.clone(),
                 room,
                 settings: self.settings.clone(),
                 budget: self.budget.clone(),
@@ -283,6 +301,7 @@ fn quinn_cid(key: u64) -> impl quinn::ConnectionIdGenerator {
 pub struct IncomingConnection {
     incoming: quinn::Incoming,
     config: Option<Arc<quinn::ServerConfig>>,
+    tls: Arc<Mutex<Tls>>,
     room: Arc<Room>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
@@ -316,7 +335,7 @@ impl IncomingConnection {
         self.incoming.refuse();
     }
 
-    /// Does the QUIC and TLS handshake.
+    /// Does the QUIC and TLS handshake, and verifies the agent's certificate as of now even if a session was resumed.
     ///
     /// # Errors
     /// [`ConnectError`]: a certificate that is not accepted, or no answer in time.
@@ -333,11 +352,24 @@ impl IncomingConnection {
             .map_err(|_| ConnectError::Timeout { remote })?
             .map_err(failed)?;
         drop(self.handshake);
-        Ok(Connection::new(quinn, None, &self.settings, self.budget, self.room))
+        let connection = Connection::new(quinn, None, &self.settings, self.budget, self.room);
+        let tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner).verify.clone();
+        let verified = tls.verify(&connection.peer_chain(), UnixTime::now());
+        accepted(connection, verified)
     }
 }
 
-/// Connects to a server from a fresh UDP socket, whose new source port lets a load balancer choose anew.
+/// The connection if its peer's certificate was found good; else it is closed.
+fn accepted(connection: Connection, verified: Result<(), rustls::Error>) -> Result<Connection, ConnectError> {
+    let Err(error) = verified else { return Ok(connection) };
+    let reason = error.to_string();
+    connection.close(ConnectionCode::Unauthorized, &format!("the certificate is not accepted: {reason}"));
+    let source = ConnectionLost::PeerCertificate { reason };
+    Err(ConnectError::Handshake { remote: connection.remote(), source })
+}
+
+/// Connects to a server from a fresh UDP socket, whose new source port lets a load balancer choose anew. Resumes
+/// a session of `tls` if there is one, and verifies the server's certificate as of now all the same.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -347,11 +379,13 @@ impl IncomingConnection {
 pub async fn connect(
     remote: SocketAddr,
     server_name: &str,
-    tls: rustls::ClientConfig,
+    tls: &ClientTls,
     settings: &QuicSettings,
     budget: Arc<MemoryBudget>,
 ) -> Result<Connection, ConnectError> {
-    let crypto = QuicClientConfig::try_from(tls).map_err(|error| BindError::Tls(error.to_string()))?;
+    let name = ServerName::try_from(server_name.to_owned())
+        .map_err(|error| ConnectError::Start { remote, reason: format!("{server_name}: {error}") })?;
+    let crypto = QuicClientConfig::try_from(tls.config.clone()).map_err(|error| BindError::Tls(error.to_string()))?;
     let local: SocketAddr =
         if remote.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket =
@@ -374,7 +408,15 @@ pub async fn connect(
         .await
         .map_err(|_| ConnectError::Timeout { remote })?
         .map_err(|source| ConnectError::Handshake { remote, source: source.into() })?;
-    Ok(Connection::new(quinn, Some(endpoint), settings, budget, room))
+    let connection = Connection::new(quinn, Some(endpoint), settings, budget, room);
+    let verified = tls.verify(&name, &connection.peer_chain(), UnixTime::now());
+    let refused = connection.clone();
+    let accepted = accepted(connection, verified);
+    if accepted.is_err() {
+        // The server is to hear why.
+        refused.wait_closed(CLOSE_LIMIT).await;
+    }
+    accepted
 }
 
 fn transport_config(

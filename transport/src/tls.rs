@@ -1,5 +1,7 @@
 //! Certificates, trust roots and TLS settings, for both roles.
 
+mod tunnel;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -8,14 +10,16 @@ use std::{
 
 use rustls::{
     ALL_VERSIONS, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    client::WebPkiServerVerifier,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
-    server::WebPkiClientVerifier,
+    server::danger::ClientCertVerifier,
 };
 
+pub use self::tunnel::{ClientTls, ServerTls};
 use crate::wire::ALPN;
 
 /// Why TLS cannot be set up. Every message names the file.
@@ -193,14 +197,21 @@ pub fn restricted_server_config(
     cryptography: Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<ServerConfig, TlsError> {
+    server_config_with(identity, client_roots.map(tunnel::client_verifier).transpose()?, alpn, cryptography, versions)
+}
+
+fn server_config_with(
+    identity: &Identity,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    alpn: &[&[u8]],
+    cryptography: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(cryptography)
         .with_protocol_versions(versions)
         .map_err(|error| TlsError::Settings(error.to_string()))?;
-    let builder = match client_roots {
-        Some(roots) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::Settings(error.to_string()))?)
-        }
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder
@@ -213,16 +224,24 @@ pub fn restricted_server_config(
 /// TLS settings of an agent: the roots its server's certificate must chain to, and its own identity if it has one.
 ///
 /// # Errors
-/// [`TlsError::Pair`] when certificate and key do not fit.
+/// [`TlsError::Pair`] when certificate and key do not fit, [`TlsError::Settings`] when the roots cannot be used.
 pub fn client_config(
     roots: Arc<RootCertStore>,
+    identity: Option<&Identity>,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, TlsError> {
+    ClientTls::new(roots, identity, alpn).map(|tls| tls.config)
+}
+
+fn client_config_with(
+    servers: Arc<WebPkiServerVerifier>,
     identity: Option<&Identity>,
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Settings(error.to_string()))?
-        .with_root_certificates(roots);
+        .with_webpki_verifier(servers);
     let mut config = match identity {
         Some(identity) => builder
             .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())

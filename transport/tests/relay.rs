@@ -18,7 +18,7 @@ use konnectivity_transport::{
     relay::{Outcome, Start, relay},
     settings::QuicSettings,
     stream::{MessageError, ReceiveError},
-    tls::{self, Identity, TUNNEL_ALPN},
+    tls::{self, ClientTls, Identity, ServerTls, TUNNEL_ALPN},
     wire::message::{DialReply, DialRequest},
 };
 use tokio::{
@@ -67,16 +67,16 @@ impl Tunnel {
         let budget = MemoryBudget::new(settings.memory_budget);
         let endpoint = ServerEndpoint::bind(
             (Ipv4Addr::LOCALHOST, 0).into(),
-            tls::server_config(&identity, None, TUNNEL_ALPN).unwrap(),
+            ServerTls::new(&identity, None, TUNNEL_ALPN).unwrap(),
             &EndpointKeys::from_identity(&identity),
             &settings,
             budget.clone(),
         )
         .unwrap();
         let address = endpoint.local_address().unwrap();
-        let client_tls = tls::client_config(roots, None, TUNNEL_ALPN).unwrap();
+        let client_tls = ClientTls::new(roots, None, TUNNEL_ALPN).unwrap();
         let accept = async { endpoint.accept().await.unwrap().accept().await.unwrap() };
-        let (server, agent) = tokio::join!(accept, connect(address, "localhost", client_tls, &settings, budget));
+        let (server, agent) = tokio::join!(accept, connect(address, "localhost", &client_tls, &settings, budget));
         let agent = agent.unwrap();
         for connection in [server.clone(), agent.clone()] {
             tokio::spawn(async move { connection.govern().await });

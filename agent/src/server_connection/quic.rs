@@ -16,6 +16,7 @@ use konnectivity_transport::{
     id::{AgentId, IdError, ServerId},
     server_list::ServerList,
     settings::QuicSettings,
+    tls::ClientTls,
     wire::{
         SERVERS_CAPABILITY,
         code::ConnectionCode,
@@ -84,7 +85,7 @@ pub struct QuicConnector {
     /// The token that we show, if any.
     pub token: Option<TokenFile>,
     /// How we check the server and prove who we are.
-    pub tls: Current<rustls::ClientConfig>,
+    pub tls: Current<ClientTls>,
     /// How connections behave.
     pub settings: QuicSettings,
     /// What all connections together may hold.
@@ -113,10 +114,8 @@ impl QuicConnector {
     ) -> Result<QuicConnection, QuicFailure> {
         let token = self.token.as_ref().map(|file| Ok((file.clone(), file.read()?))).transpose();
         let token: Option<(TokenFile, Token)> = token.map_err(QuicFailure::Token)?;
-        let attempt = |remote| {
-            let tls = (*self.tls.get()).clone();
-            endpoint::connect(remote, &self.host, tls, &self.settings, self.budget.clone())
-        };
+        let tls = self.tls.get();
+        let attempt = |remote| endpoint::connect(remote, &self.host, &tls, &self.settings, self.budget.clone());
         let connection = race(addresses, STAGGER, attempt).await.map_err(QuicFailure::Addresses)?;
         answered.cancel();
         let remote = connection.remote();

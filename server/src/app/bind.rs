@@ -12,7 +12,7 @@ use konnectivity_process::{
 use konnectivity_transport::{
     budget::MemoryBudget,
     endpoint::{BindError, EndpointKeys, ServerEndpoint},
-    tls::{self, Identity, TUNNEL_ALPN},
+    tls::{Identity, ServerTls, TUNNEL_ALPN},
 };
 use socket2::SockRef;
 
@@ -27,7 +27,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How agents are spoken to, with the certificates that are on disk.
 pub(super) struct AgentTls {
-    quic: rustls::ServerConfig,
+    quic: ServerTls,
     grpc: Option<listener_tls::Settings>,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn agent_tls(
     let terms = agents.grpc.as_ref().map(|grpc| grpc.terms.clone());
     certificates::load(reloader, metrics, files, move |identity, authorities| {
         let identity = identity.expect("the files have one");
-        let quic = tls::server_config(identity, authorities.clone(), TUNNEL_ALPN)?;
+        let quic = ServerTls::new(identity, authorities.clone(), TUNNEL_ALPN)?;
         let grpc = terms.as_ref().map(|terms| listener_tls::settings(identity, authorities, terms));
         Ok(AgentTls { quic, grpc: grpc.transpose()? })
     })

@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig,
+    ClientConfig, HandshakeKind,
     version::{TLS12, TLS13},
 };
 use socket2::SockRef;
@@ -117,6 +117,23 @@ async fn clients_with_a_certificate_are_served_by_both_versions_of_tls() {
     for version in [&TLS12, &TLS13] {
         let client = authority.client_of(&[version], Some(authority.issue()));
         running.serves(address, client).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_shows_its_certificate_again() {
+    let authority = Authority::new();
+    let (mut running, address) = Running::tls(&authority);
+    for version in [&TLS12, &TLS13] {
+        let client = authority.client_of(&[version], Some(authority.issue()));
+        for _ in 0..2 {
+            let mut stream = connect(address, client.clone()).await.unwrap();
+            running.clients.recv().await.unwrap().shutdown().await.unwrap();
+            // A session that was offered has come by the end of the stream.
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full), "{version:?}");
+        }
     }
     running.stop().await;
 }
