@@ -40,7 +40,7 @@ pub struct QuicSettings {
     /// Largest UDP payload in bytes that path MTU discovery may reach. Default 6,500: ten of them fill one
     /// segmented send of 64 KiB. The route's own MTU bounds it further.
     pub max_udp_payload: u16,
-    /// Which congestion controller this end sends with. Default `model`, ours.
+    /// Which congestion controller this end sends with. Default CUBIC.
     pub congestion_control: CongestionControl,
 }
 

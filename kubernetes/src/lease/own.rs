@@ -113,6 +113,6 @@ impl OwnLease {
             // What is written has microseconds.
             apart.as_micros() <= 1
         };
-        lease.server_id == self.terms.server_id && self.tried.iter().flatten().any(|tried| same(tried))
+        lease.server_id == self.terms.server_id && self.tried.iter().flatten().any(same)
     }
 }
