@@ -30,6 +30,7 @@ mod nudge;
 pub mod packet;
 pub mod relay;
 pub mod settings;
+mod silence;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -28,6 +28,9 @@ pub enum ConnectionCode {
     DrainDeadline = 0x08,
     /// A fault of the sender itself.
     Internal = 0x09,
+    /// Nothing came from the peer for the idle timeout. It reads this only if the path lost one direction, or if it
+    /// was late.
+    IdleTimeout = 0x0a,
 }
 
 /// Why one direction of a stream ended early (RESET_STREAM from the sender, STOP_SENDING from the receiver).
@@ -56,7 +59,7 @@ pub enum StreamCode {
 
 impl ConnectionCode {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Dropped,
         Self::Drained,
         Self::Protocol,
@@ -67,6 +70,7 @@ impl ConnectionCode {
         Self::Stopping,
         Self::DrainDeadline,
         Self::Internal,
+        Self::IdleTimeout,
     ];
 
     /// The code that a number on the wire stands for; `None` for one that this version does not know.
@@ -87,6 +91,7 @@ impl ConnectionCode {
             Self::Stopping => "the process stops without a drain",
             Self::DrainDeadline => "the time limit of a drain has passed with dials open",
             Self::Internal => "a fault of the sender itself",
+            Self::IdleTimeout => "the sender heard nothing within its idle timeout",
         }
     }
 }
@@ -160,7 +165,7 @@ mod tests {
             assert_eq!(u32::from(code) as usize, number);
             assert_eq!(ConnectionCode::from_u64(number as u64), Some(code));
         }
-        for unknown in [0x0a, 0x10, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        for unknown in [0x0b, 0x10, u64::from(u32::MAX), 1 << 32, u64::MAX] {
             assert_eq!(ConnectionCode::from_u64(unknown), None, "{unknown:#x}");
         }
     }
