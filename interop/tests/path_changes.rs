@@ -23,7 +23,7 @@ const ASKS: Duration = Duration::from_secs(2 + 1);
 /// A path that is found anew by itself costs this at most: some round trips and a repetition, on a machine that may be busy.
 const SOON: Duration = Duration::from_secs(3);
 /// Another address is another path: its speed has to be found anew beside all that is waiting.
-const ANEW: Duration = Duration::from_secs(6);
+const ANEW: Duration = Duration::from_secs(4);
 
 /// A path that takes shorter packets from now on shows that by losses only, of which QUIC wants to see several.
 const NARROWED: Duration = Duration::from_secs(15);

@@ -20,6 +20,7 @@ use crate::{
     flow::DialFlow,
     nudge::{self, Nudge},
     settings::QuicSettings,
+    silence::{self, Silence},
     stream::{ReceiveHalf, SendMessageError},
     window,
     wire::{
@@ -29,7 +30,7 @@ use crate::{
     },
 };
 
-/// Receive windows are adapted this often, and the peer is nudged this often if there is reason to.
+/// Receive windows are adapted this often, and this often it is looked at what the peer says.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Why a connection is gone.
@@ -71,6 +72,13 @@ pub enum ConnectionLost {
     /// QUIC or TLS failed; the text says which check.
     #[error("{0}")]
     Transport(String),
+}
+
+impl ConnectionLost {
+    /// Whether one of the ends heard nothing of the other one: the path may be to blame.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::Closed { code: Some(ConnectionCode::IdleTimeout), .. })
+    }
 }
 
 impl From<quinn::ConnectionError> for ConnectionLost {
@@ -258,12 +266,13 @@ impl Connection {
         }
     }
 
-    /// Keeps the receive windows in step with the path, and finds out whether a path that has become quiet is still there,
-    /// until the connection is gone. One task per connection runs it.
+    /// Keeps the receive windows in step with the path, finds out whether a path that has become quiet is still there, and
+    /// closes the connection if it is not, until the connection is gone. One task per connection runs it.
     pub async fn govern(&self) {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut before = Before::default();
+        let mut silence = Silence::new(self.shared.idle_timeout, self.shared.keep_alive);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -278,9 +287,14 @@ impl Connection {
             };
             (before.received, before.blocked) = (received, stats.frame_rx.data_blocked);
             self.shared.apply(&self.shared.windows.sample(seen, Instant::now()));
+            if silence.tick(silence::Seen { heard: stats.udp_rx.datagrams, min_rtt: stats.path.min_rtt }) {
+                return self.shared.time_out();
+            }
             let seen = nudge::Seen {
                 heard: stats.udp_rx.datagrams,
                 moved: stats.frame_rx.stream,
+                acknowledged: self.shared.room.acknowledged(),
+                sent: stats.path.sent_packets,
                 owed: self.shared.credit.used() > 0,
                 exposed: self.endpoint.is_some() && self.open_dials() > 0,
                 rtt: stats.path.rtt,
@@ -296,12 +310,12 @@ impl Connection {
     /// # Cancel safety
     /// Safe.
     pub async fn closed(&self) -> ConnectionLost {
-        self.shared.quinn.closed().await.into()
+        self.shared.why(self.shared.quinn.closed().await.into())
     }
 
     /// Why the connection is gone, if it is.
     pub fn close_reason(&self) -> Option<ConnectionLost> {
-        self.shared.quinn.close_reason().map(Into::into)
+        self.shared.quinn.close_reason().map(|error| self.shared.why(error.into()))
     }
 
     /// Closes the connection with a code and a reason a person can act on. Streams that are open end at once. Nothing

@@ -31,6 +31,7 @@ pub mod packet;
 pub mod relay;
 pub mod server_list;
 pub mod settings;
+mod silence;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -200,9 +200,9 @@ async fn conclude<S: Socket>(edge: &mut Edge<S>, dial: &mut OpenDial, up: Option
     match (up, down) {
         (Some(Up::Lost(lost)), Some(Down::Finished)) => {
             edge.linger().await;
-            Outcome::ConnectionLost(lost)
+            Outcome::ConnectionLost(dial.connection().why(lost))
         }
-        (Some(Up::Lost(lost)), _) | (_, Some(Down::Lost(lost))) => Outcome::ConnectionLost(lost),
+        (Some(Up::Lost(lost)), _) | (_, Some(Down::Lost(lost))) => Outcome::ConnectionLost(dial.connection().why(lost)),
         (_, Some(Down::Reset(code))) => {
             dial.stream.abort(StreamCode::SocketReset);
             Outcome::PeerReset(code)

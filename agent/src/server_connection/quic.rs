@@ -207,7 +207,7 @@ impl QuicCarrier for QuicConnection {
         dials.metrics.server_gone(&lost);
         // What is left to do must not delay the next connection.
         dials.tasks.spawn(async move { connection.wait_closed(CLOSE_LIMIT).await });
-        QuicEnd { silent: lost == ConnectionLost::TimedOut, lasted: since.elapsed() }
+        QuicEnd { silent: lost.is_silence(), lasted: since.elapsed() }
     }
 }
 

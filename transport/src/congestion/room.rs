@@ -3,7 +3,7 @@
 //! When a path is out with a full window under way, only the library's own probes may be sent, and the pauses between them
 //! double: after 20 s the next one may come later than the idle timeout. Who wants to know sooner whether the path is
 //! back (`nudge`) makes room for a packet or two, whatever the controller says. What is sent takes the room, an
-//! acknowledgement ends it: one small packet each second is all that a path can get that answers nothing.
+//! acknowledgement ends it: a packet or two every few seconds are all that a path can get that answers nothing.
 
 use std::{
     any::Any,
@@ -17,31 +17,40 @@ use std::{
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 
-/// Bytes that one connection may send beyond its congestion window.
+/// Bytes that one connection may send beyond its congestion window, and how often there was no reason for them.
 #[derive(Debug, Default)]
-pub(crate) struct Room(AtomicU64);
+pub(crate) struct Room {
+    bytes: AtomicU64,
+    acknowledged: AtomicU64,
+}
 
 impl Room {
     /// Makes room for `bytes`. Room of which nothing was taken was too small, as more is in flight than is known here: what
     /// the library sends to probe for the MTU is not told. So it becomes larger each time.
     pub(crate) fn make(&self, bytes: u64) {
         let left = self.bytes();
-        self.0.store(if left >= bytes { left.saturating_add(bytes) } else { bytes }, Ordering::Relaxed);
+        self.bytes.store(if left >= bytes { left.saturating_add(bytes) } else { bytes }, Ordering::Relaxed);
     }
 
-    /// There is no reason for room any more.
+    /// The peer has acknowledged something new: there is no reason for room any more.
     fn end(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// How often the peer has acknowledged something new. Acknowledgements that only repeat what was known do not count.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: u64) {
         // Whoever makes room at the same time has made it for what comes next.
         let left = |room: u64| (room > 0).then(|| room.saturating_sub(bytes));
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
     }
 
     fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -135,7 +144,7 @@ mod tests {
             assert!(in_flight + 2 * PACKET >= controller.window(), "{control}: room for more than one packet");
             room.make(2 * PACKET);
             controller.on_end_acks(now, 0, false, None);
-            assert_eq!(room.bytes(), 0, "{control}: an acknowledgement ends it");
+            assert_eq!((room.bytes(), room.acknowledged()), (0, 1), "{control}: an acknowledgement ends it");
         }
     }
 

@@ -3,13 +3,14 @@
 use std::{
     sync::{
         Arc, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use quinn::VarInt;
 
+use super::ConnectionLost;
 use crate::{
     budget::{Books, MemoryBudget},
     congestion::Room,
@@ -18,6 +19,7 @@ use crate::{
     flow::DialFlow,
     settings::QuicSettings,
     window::{Change, Windows},
+    wire::code::ConnectionCode,
 };
 
 /// Dials that the server may open before the limit is raised for the first time. QUIC stacks pay memory for each.
@@ -41,7 +43,12 @@ pub(crate) struct Shared {
     credit_sampled_at: AtomicU64,
     /// Once the control stream is there.
     pub(super) control: OnceLock<Nudger>,
-    room: Arc<Room>,
+    pub(super) room: Arc<Room>,
+    /// Of the settings, for those who watch the peer's silence.
+    pub(super) idle_timeout: Duration,
+    pub(super) keep_alive: Duration,
+    /// This end has closed the connection because it heard nothing.
+    pub(super) silent: AtomicBool,
     budget: Arc<MemoryBudget>,
     books: Arc<Books>,
     open_dials: AtomicUsize,
@@ -74,6 +81,9 @@ impl Shared {
             credit_sampled_at: AtomicU64::new(0),
             control: OnceLock::new(),
             room,
+            idle_timeout: settings.idle_timeout,
+            keep_alive: settings.keep_alive_interval,
+            silent: AtomicBool::new(false),
             budget,
             books,
             open_dials: AtomicUsize::new(0),
@@ -139,6 +149,23 @@ impl Shared {
         self.room.make(2 * packet_bytes);
         if let Some(control) = self.control.get() {
             control.nudge();
+        }
+    }
+
+    /// Closes the connection because nothing was heard: an idle timeout whose clock is ours.
+    pub(super) fn time_out(&self) {
+        if self.quinn.close_reason().is_none() {
+            self.silent.store(true, Ordering::Relaxed);
+            let code = VarInt::from_u32(ConnectionCode::IdleTimeout.into());
+            self.quinn.close(code, b"nothing was heard within the idle timeout");
+        }
+    }
+
+    /// Why the connection is really gone: the library knows nothing of [`Self::time_out`].
+    pub(crate) fn why(&self, lost: ConnectionLost) -> ConnectionLost {
+        match lost {
+            ConnectionLost::ClosedHere if self.silent.load(Ordering::Relaxed) => ConnectionLost::TimedOut,
+            other => other,
         }
     }
 

@@ -30,6 +30,9 @@ pub enum ConnectionCode {
     Internal = 0x09,
     /// Whoever must be asked about the agent cannot be asked now; nothing is known against it.
     Unavailable = 0x0a,
+    /// Nothing came from the peer for the idle timeout. It reads this only if the path lost one direction, or if it
+    /// was late.
+    IdleTimeout = 0x0b,
 }
 
 /// Why one direction of a stream ended early (RESET_STREAM from the sender, STOP_SENDING from the receiver).
@@ -70,6 +73,7 @@ impl ConnectionCode {
         Self::DrainDeadline,
         Self::Internal,
         Self::Unavailable,
+        Self::IdleTimeout,
     ];
 
     /// The code that a number on the wire stands for; `None` for one that this version does not know.
@@ -91,6 +95,7 @@ impl ConnectionCode {
             Self::DrainDeadline => "the time limit of a drain has passed with dials open",
             Self::Internal => "a fault of the sender itself",
             Self::Unavailable => "the agent cannot be checked now",
+            Self::IdleTimeout => "the sender heard nothing within its idle timeout",
         }
     }
 }
@@ -164,7 +169,7 @@ mod tests {
             assert_eq!(u32::from(code) as usize, number);
             assert_eq!(ConnectionCode::from_u64(number as u64), Some(code));
         }
-        for unknown in [0x0b, 0x10, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        for unknown in [0x0c, 0x10, u64::from(u32::MAX), 1 << 32, u64::MAX] {
             assert_eq!(ConnectionCode::from_u64(unknown), None, "{unknown:#x}");
         }
     }
