@@ -6,7 +6,7 @@
 #
 # usage: scripts/e2e-kubernetes.sh [OPTIONS]
 #
-# --quick           less data: about a minute for a front end
+# --quick           less data: two minutes for a front end and a peer
 # --front LIST      of grpc-uds, connect-uds, connect-tls; default: all of them
 # --peer LIST       of ours and go, the Go reference's pair, whose failures are shown and do not count; default: ours
 # --link NAME       an emulated link for the cable, see docs/links.md, for instance edge-50ms-1

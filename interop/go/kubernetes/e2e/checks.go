@@ -53,8 +53,8 @@ var checks = []check{
 
 // tokenChecks are made where agents show tokens.
 var tokenChecks = []check{
-	{"token of another audience refused", refused(agentAccount, "another", "not valid")},
-	{"token of another account refused", refused("stranger", audience, "stranger")},
+	{"token of another audience refused", refused(agentAccount, "another", "lookup failed")},
+	{"token of another account refused", refused("stranger", audience, "service account. Expected")},
 }
 
 // outcome is what a check came to.

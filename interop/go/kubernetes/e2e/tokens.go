@@ -70,7 +70,8 @@ func refused(account, audience, reason string) func(context.Context, *cluster) (
 		if err := c.writeToken(ctx, file, account, audience); err != nil {
 			return "", err
 		}
-		name := "refused-" + account + strings.ReplaceAll(audience, ":", "-")
+		// The log has the agent's name in it, so that must not be part of any reason.
+		name := "refused-" + strings.ReplaceAll(reason, " ", "-")
 		agent, err := c.startAgentAs(name, file, 8193)
 		if err != nil {
 			return "", err
