@@ -7,9 +7,12 @@ set -euo pipefail
 package() { # the Debian package that has a program
     case $1 in
         cc | c++) echo build-essential ;;
+        aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        diff) echo diffutils ;;
         go) echo golang-go ;;
         ip) echo iproute2 ;;
         nft) echo nftables ;;
+        readelf) echo binutils ;;
         sha256sum | mktemp) echo coreutils ;;
         chrt) echo util-linux ;;
         ssh) echo openssh-client ;;
@@ -29,7 +32,8 @@ for program in "${missing[@]}"; do
         echo "need: there is no Rust toolchain; see rust-toolchain.toml and https://rustup.rs" >&2
         exit 1
     fi
-    packages+=("$(package "$program")")
+    read -ra names <<<"$(package "$program")"
+    packages+=("${names[@]}")
 done
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "need: installing ${packages[*]}"

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use konnectivity_kubernetes::{Kubernetes, Rate, lease::LeaseScope};
 use konnectivity_process::{
     admin,
     certificates::{self, AuthoritiesFile, IdentityFiles, TlsFiles},
@@ -13,6 +14,7 @@ use konnectivity_process::{
     proxy_environment::HttpProxy,
     reload::{Current, Reloader},
     signals::{Signals, Stopping},
+    version,
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
@@ -29,11 +31,13 @@ use crate::{
     admin::Routes,
     config::{Config, Tls, transport::Transports},
     dial::Dials,
+    lease_count,
     metrics::Metrics,
     server_connection::{
         Connector, Shared,
         carriers::AgentCarriers,
         choice::{Choice, GRPC_HEAD_START, Wanted},
+        direct::DirectPolicy,
         grpc::{GrpcConnector, first_connect_id},
         quic::QuicConnector,
         served::Served,
@@ -64,6 +68,9 @@ pub async fn run(config: Config) -> Result<()> {
     let health = config.health.bind_tcp()?;
     let admin = config.admin.bind_tcp()?;
 
+    let counter = counter(&config).await?;
+
+    let lease_metrics = metrics.clone();
     let budget = MemoryBudget::new(config.quic.memory_budget);
     let served = Arc::new(Served::new(metrics.clone()));
     let (status, watched) = watch::channel(ServerSetStatus::default());
@@ -82,6 +89,7 @@ pub async fn run(config: Config) -> Result<()> {
     let dials = Dials {
         server: Arc::default(),
         limit: config.dial_timeout,
+        socket_bytes: config.socket_bytes,
         metrics,
         stop: dials_stop.clone(),
         tasks: tasks.clone(),
@@ -100,7 +108,9 @@ pub async fn run(config: Config) -> Result<()> {
         drain: stopping.drain.clone(),
         leave: leave.clone(),
     };
-    let carriers = AgentCarriers { quic, grpc, dials, drain: stopping.drain.clone(), leave: leave.clone() };
+    // Through a proxy, there is one way to all servers.
+    let direct = if grpc.proxy.is_some() { DirectPolicy::Nowhere } else { config.direct_servers.clone() };
+    let carriers = AgentCarriers { quic, grpc, direct, dials, drain: stopping.drain.clone(), leave: leave.clone() };
     let connector = Connector::new(Shared {
         carriers: Arc::new(carriers),
         host: config.server.host.clone(),
@@ -112,10 +122,18 @@ pub async fn run(config: Config) -> Result<()> {
         served: served.clone(),
     });
     let still_served = served;
+    let (counts, leases) = watch::channel(None);
+    let counting = async {
+        match counter {
+            Some((kubernetes, scope)) => match lease_count::count(kubernetes, scope, lease_metrics, counts).await {},
+            None => drop(counts),
+        }
+    };
     let settings = ServerSetSettings {
         sync_interval: config.reconnect.interval,
         sync_interval_cap: config.reconnect.interval_cap,
         sync_forever: config.reconnect.forever,
+        count_source: config.reconnect.count_source,
         attempt_limit,
     };
     tracing::info!(agent_id = %config.agent_id, server = %config.server.host, port = config.server.port, "proxy-agent is up");
@@ -126,7 +144,7 @@ pub async fn run(config: Config) -> Result<()> {
     let admin = admin::serve(admin, move |request| routes.admin(request), ended.clone());
     let served = async { tokio::try_join!(health, admin).context("health and admin ports") };
     let connections =
-        server_set::run(settings, Arc::new(connector), stopping.drain.clone(), stopping.stop.clone(), status);
+        server_set::run(settings, Arc::new(connector), leases, stopping.drain.clone(), stopping.stop.clone(), status);
     let work = async {
         let connections = async {
             connections.await;
@@ -135,8 +153,17 @@ pub async fn run(config: Config) -> Result<()> {
             tasks.close();
             tasks.wait().await;
         };
+        // A draining agent looks for no servers.
+        let counting = async {
+            tokio::select! {
+                () = counting => {}
+                () = stopping.drain.cancelled() => {}
+            }
+            std::future::pending::<()>().await
+        };
         tokio::select! {
             () = connections => {}
+            () = counting => {}
             () = deadline(&leave, &stopping.stop, config.graceful_shutdown_timeout, &dials_stop) => {
                 tracing::warn!("stopped with connections still open");
                 close(&still_served).await;
@@ -156,6 +183,17 @@ pub async fn run(config: Config) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The API whose leases are counted, and which of them, if any are.
+async fn counter(config: &Config) -> Result<Option<(Kubernetes, LeaseScope)>> {
+    let Some(leases) = &config.leases else { return Ok(None) };
+    let kubernetes = Kubernetes::new(konnectivity_kubernetes::Settings {
+        kubeconfig: leases.kubeconfig.clone(),
+        rate: Rate::default(),
+        user_agent: format!("konnectivity-quic-proxy-agent/{}", version::VERSION),
+    });
+    Ok(Some((kubernetes.await.context("--count-server-leases")?, leases.scope.clone())))
 }
 
 /// Returns when connections have had their time: from `leave` on the time to drain unless `stop` cuts it short, then a

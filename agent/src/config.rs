@@ -2,6 +2,7 @@
 //! anything is bound.
 
 mod kubernetes;
+mod leases;
 pub mod transport;
 
 use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -13,6 +14,7 @@ use konnectivity_process::{
     layers::{self, Loaded, Settings},
     listen::Listen,
     logging::Logging,
+    memory_limit::MemoryLimit,
     problems::{Effective, Problems},
 };
 use konnectivity_transport::{
@@ -22,19 +24,17 @@ use konnectivity_transport::{
 };
 use uuid::Uuid;
 
+pub use self::leases::CountedLeases;
 use self::transport::Transports;
-use crate::{options::Options, token::TokenFile};
+use crate::{options::Options, server_connection::direct::DirectPolicy, server_set::CountSource, token::TokenFile};
 
 /// Ports that the reference's agent takes.
 const PORTS: RangeInclusive<i64> = 1..=65_535;
 
 /// Settings of the reference that mean nothing here, or nothing yet.
-const WITHOUT_EFFECT: [&str; 8] = [
+const WITHOUT_EFFECT: [&str; 5] = [
     "enable-contention-profiling",
     "kube-api-content-type",
-    "kubeconfig",
-    "lease-label-selector",
-    "lease-namespace",
     "probe-interval",
     "warn-on-channel-limit",
     "xfr-channel-size",
@@ -59,8 +59,14 @@ pub struct Config {
     pub token: Option<TokenFile>,
     /// When connections are tried.
     pub reconnect: Reconnect,
+    /// Which addresses that servers name are dialled.
+    pub direct_servers: DirectPolicy,
+    /// The leases by which servers are counted, if they are.
+    pub leases: Option<CountedLeases>,
     /// How long a target may take to connect, its name's look-up included.
     pub dial_timeout: Duration,
+    /// Bytes that the kernel should hold for a target, in either direction; `None`: what it thinks best.
+    pub socket_bytes: Option<u32>,
     /// How long dials may run on after the first signal to stop. Zero: they are ended at once.
     pub graceful_shutdown_timeout: Duration,
     /// Whether the process ends when it has drained. If not, it serves on until the second signal.
@@ -117,6 +123,8 @@ pub struct Reconnect {
     pub interval_cap: Duration,
     /// Whether to look for more servers when all known ones are connected.
     pub forever: bool,
+    /// Whose count of the servers is believed.
+    pub count_source: CountSource,
 }
 
 impl Config {
@@ -131,6 +139,14 @@ impl Config {
         let Loaded { options, problems } = layers::load::<Options>(arguments, &environment)?;
         Self::check(&options, environment, problems)
             .map_err(|problems| Exit::Refused(format!("failed to validate {} options with {problems}", Options::ROLE)))
+    }
+
+    /// Lowers the defaults that bound memory to what fits the limit, and says so.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryLimit) -> Self {
+        self.notices.extend(memory.fit(&mut self.quic, &mut self.effective));
+        self.socket_bytes = memory.socket_bytes();
+        self
     }
 
     /// What the options mean.
@@ -156,6 +172,8 @@ impl Config {
         let transports = transport::check(options, environment, problems);
         let tls = tls(options, problems);
         let reconnect = reconnect(options, problems);
+        let direct_servers = direct_servers(options, problems);
+        let leases = leases::check(options, problems);
         let dial_timeout = check::positive_duration(problems, "dial-timeout", options.dial_timeout);
         let graceful_shutdown_timeout =
             check::duration(problems, "graceful-shutdown-timeout", options.graceful_shutdown_timeout);
@@ -181,7 +199,10 @@ impl Config {
             tls: tls?,
             token,
             reconnect: reconnect?,
+            direct_servers: direct_servers?,
+            leases,
             dial_timeout: dial_timeout?,
+            socket_bytes: None,
             graceful_shutdown_timeout: graceful_shutdown_timeout?,
             exit_after_drain: options.exit_after_drain,
             health: health?,
@@ -254,10 +275,26 @@ fn tls(options: &Options, problems: &mut Problems) -> Option<Tls> {
     Some(Tls { ca: ca?, identity })
 }
 
+fn direct_servers(options: &Options, problems: &mut Problems) -> Option<DirectPolicy> {
+    match DirectPolicy::new(options.direct_server_networks.0.iter().map(String::as_str)) {
+        Ok(policy) => Some(policy),
+        Err(error) => {
+            problems.add("direct-server-networks", error, "set it to any, to none, or to the networks of the servers");
+            None
+        }
+    }
+}
+
 fn reconnect(options: &Options, problems: &mut Problems) -> Option<Reconnect> {
     let interval = check::positive_duration(problems, "sync-interval", options.sync_interval);
     let interval_cap = check::positive_duration(problems, "sync-interval-cap", options.sync_interval_cap);
-    let reconnect = Reconnect { interval: interval?, interval_cap: interval_cap?, forever: options.sync_forever };
+    let count_source = leases::source(options, problems);
+    let reconnect = Reconnect {
+        interval: interval?,
+        interval_cap: interval_cap?,
+        forever: options.sync_forever,
+        count_source: count_source?,
+    };
     if reconnect.interval > reconnect.interval_cap {
         let reason = format!(
             "sync interval {} must be less than sync interval cap {}",

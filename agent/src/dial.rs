@@ -13,6 +13,7 @@ use konnectivity_transport::{
         message::{DialErrorKind, DialReply, DialRequest},
     },
 };
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,6 +29,8 @@ pub struct Dials {
     pub server: Arc<str>,
     /// Longest time for a target to connect, its name's look-up included.
     pub limit: Duration,
+    /// Bytes that the kernel should hold for a target, in either direction; `None`: what it thinks best.
+    pub socket_bytes: Option<u32>,
     /// Where dials are counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when dials must end now.
@@ -92,7 +95,11 @@ impl Dials {
             let text = format!("dial {network}: unknown network {network}");
             return Err(TargetError { kind: DialErrorKind::Malformed, text });
         }
-        target::connect(address, limit).await
+        let target = target::connect(address, limit).await?;
+        if let Some(bytes) = self.socket_bytes {
+            bound_buffers(&target, bytes);
+        }
+        Ok(target)
     }
 
     async fn refuse(&self, error: &TargetError, mut dial: OpenDial, record: DialRecord<Metrics>) {
@@ -121,5 +128,50 @@ fn given_up(error: &ReceiveError) -> &'static str {
     match error {
         ReceiveError::Lost(_) => "connection_lost",
         ReceiveError::Reset(_) | ReceiveError::Closed => "cancelled",
+    }
+}
+
+/// Keeps the kernel from holding more than `bytes` for a target that does not read, or for a client that does not.
+fn bound_buffers(target: &TcpStream, bytes: u32) {
+    let socket = SockRef::from(target);
+    // Linux takes twice what is asked for (socket(7), SO_RCVBUF). What it refuses stays as it is.
+    let _ = socket.set_recv_buffer_size(bytes as usize / 2);
+    // Not SO_SNDBUF, which would bound what is on its way as well.
+    let _ = socket.set_tcp_notsent_lowat(bytes / 2);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+        time::timeout,
+    };
+
+    use super::*;
+
+    /// What a peer that does not read takes, until nothing moves for a while.
+    async fn taken(bound: Option<u32>) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut target = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        // The peer's own buffer is small, so that it is this end's which is seen.
+        SockRef::from(&peer).set_recv_buffer_size(64 * 1024).unwrap();
+        if let Some(bytes) = bound {
+            bound_buffers(&target, bytes);
+            assert!(SockRef::from(&target).recv_buffer_size().unwrap() <= bytes as usize);
+        }
+        let (chunk, mut total) = ([0; 16 * 1024], 0);
+        while let Ok(length) = timeout(Duration::from_millis(300), target.write(&chunk)).await {
+            total += length.unwrap();
+        }
+        total
+    }
+
+    #[tokio::test]
+    async fn a_bounded_socket_holds_little_for_a_peer_that_does_not_read() {
+        let (bounded, unbounded) = (taken(Some(256 * 1024)).await, taken(None).await);
+        assert!(bounded < 1024 * 1024, "{bounded}");
+        assert!(bounded < unbounded, "{bounded} and {unbounded}: without a bound the kernel takes more");
     }
 }

@@ -12,6 +12,7 @@ mod backoff;
 mod config;
 mod dial;
 mod happy_eyeballs;
+mod lease_count;
 mod metrics;
 mod options;
 mod server_connection;
@@ -21,13 +22,13 @@ mod token;
 
 use std::process::ExitCode;
 
-use konnectivity_process::{exit::failure, open_files};
+use konnectivity_process::{exit::failure, memory_limit::MemoryLimit, open_files};
 
 use crate::config::Config;
 
 fn main() -> ExitCode {
     let config = match Config::load(std::env::args_os(), |name| std::env::var(name).ok()) {
-        Ok(config) => config,
+        Ok(config) => config.within(MemoryLimit::of_this_process()),
         Err(exit) => return exit.report(),
     };
     match start(config) {

@@ -43,8 +43,7 @@ pub struct Metrics {
     over_quic: Series<IntGauge>,
     over_grpc: Series<IntGauge>,
     transport_choices: IntCounterVec,
-    /// Of leases, which nobody reads yet.
-    #[allow(dead_code, reason = "nobody lists leases yet")]
+    /// Of leases.
     pub leases: LeaseMetrics,
     /// Of certificates on disk.
     pub certificates: Arc<CertificateMetrics>,

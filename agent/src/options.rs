@@ -3,8 +3,8 @@
 
 use clap::{ArgAction, Args};
 use konnectivity_process::{
-    byte_size::ByteSize, duration::GoDuration, flag, klog::KlogOptions, layers::Settings, quic::QuicOptions,
-    selector::Selector, slice::StringSlice,
+    byte_size::ByteSize, duration::GoDuration, flag, klog::KlogOptions, layers::Settings, list::List,
+    quic::QuicOptions, selector::Selector, slice::StringSlice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,12 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = SERVERS)]
     pub sync_forever: bool,
+
+    /// Which addresses the agent dials when its servers name those of other servers: any, none, or networks with commas such
+    /// as 10.0.0.0/8. With any, addresses of the agent's own machine or link count only when a server there names them.
+    /// Whoever is there needs a certificate for --proxy-server-host
+    #[arg(long, value_name = "NETWORKS", default_value = "any", help_heading = SERVERS)]
+    pub direct_server_networks: List,
 
     /// How long nothing may come from a server over gRPC until it is pinged; without an answer its connection is closed after
     /// 20s. Less than 10s: 10s. For servers over QUIC see --quic-keep-alive-interval
@@ -145,32 +151,31 @@ pub struct Options {
     #[arg(long, value_name = "FILE", default_value = "", help_heading = KUBERNETES)]
     pub service_account_token_path: String,
 
-    /// Counts the servers by their leases. Not yet supported: the agent refuses to start
+    /// Counts the servers by their leases in the Kubernetes API, which needs the right to list and watch leases. Over QUIC, servers that
+    /// keep leases tell their number without it
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = KUBERNETES)]
     pub count_server_leases: bool,
 
-    /// How the servers' own count and that of leases go together: default (one of them) or max (the higher). Without leases
-    /// there is only the servers' own
+    /// How the servers' own count and that of leases go together: default (that of leases, once they were counted) or max (the
+    /// higher). Without --count-server-leases there is only the servers' own
     #[arg(long, value_name = "NAME", default_value = "default", help_heading = KUBERNETES)]
     pub server_count_source: String,
 
-    /// Namespace of the leases. Without effect yet
+    /// Namespace of the leases
     #[arg(long, value_name = "NAME", default_value = "kube-system", help_heading = KUBERNETES)]
     pub lease_namespace: String,
 
-    /// Labels that the leases must have, as a Kubernetes selector such as a=b,c in (d,e),!f. It must be well formed;
-    /// without effect yet
+    /// Labels that the leases must have, as a Kubernetes selector such as a=b,c in (d,e),!f
     #[arg(long, value_name = "SELECTOR", default_value = "k8s-app=konnectivity-server", alias = "lease-label")]
     #[arg(help_heading = KUBERNETES)]
     pub lease_label_selector: Selector,
 
-    /// File that says how to reach the Kubernetes API. It must be there if it is named; only leases use it, so that it has
-    /// no effect yet
+    /// File that says how to reach the Kubernetes API, for leases. Empty: as a pod finds it, by its service account
     #[arg(long, value_name = "FILE", default_value = "", help_heading = KUBERNETES)]
     pub kubeconfig: String,
 
-    /// Content type of requests to the Kubernetes API. Without effect yet
+    /// Content type of requests to the Kubernetes API in the reference. Without effect: it is JSON
     #[arg(long, value_name = "TYPE", default_value = "application/vnd.kubernetes.protobuf", help_heading = KUBERNETES)]
     pub kube_api_content_type: String,
 

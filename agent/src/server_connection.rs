@@ -9,12 +9,13 @@
 //! ```
 //!
 //! `choice.rs` is a value that decides; `race.rs` runs two attempts; `server.rs` serves, and comes back to QUIC. `quic.rs` and
-//! `grpc.rs` are the connections, which the others know by the traits of `carrier.rs` only. `served.rs` is what the admin
-//! pages show.
+//! `grpc.rs` are the connections, which the others know by the traits of `carrier.rs` only. `direct.rs` says which addresses
+//! that servers name may be dialled. `served.rs` is what the admin pages show.
 
 pub mod carrier;
 pub mod carriers;
 pub mod choice;
+pub mod direct;
 pub mod grpc;
 mod over_grpc;
 pub mod quic;
@@ -24,22 +25,23 @@ mod server;
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use konnectivity_transport::{error::with_sources, id::ServerId};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    carrier::{Carrier, Carriers},
+    carrier::{Carrier, Carriers, ServerSays},
     choice::{Choice, Plan, Quic, Reason, Transport, Why},
     race::{Attempt, BothFailed, Won, race},
     served::Served,
     server::Server,
 };
-use crate::server_set;
+use crate::server_set::{self, Direct, Told, Towards};
 
 /// Why there is no connection to a server.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,14 @@ pub enum ConnectFailure<Q: std::error::Error, G: std::error::Error> {
         /// The name.
         host: String,
         /// What the resolver says.
+        source: io::Error,
+    },
+    /// The addresses of a server that other servers have named lead nowhere.
+    #[error("the addresses of server {server_id}, as other servers name them, cannot be used")]
+    Listed {
+        /// The server.
+        server_id: ServerId,
+        /// Why not.
         source: io::Error,
     },
     /// Over QUIC, which is all there is.
@@ -111,11 +121,22 @@ impl<C: Carriers> server_set::Connector for Connector<C> {
     type Connection = ServerConnection<C>;
     type Error = Failure<C>;
 
-    async fn connect(&self) -> Result<ServerConnection<C>, Failure<C>> {
+    async fn connect(&self, towards: &Towards) -> Result<ServerConnection<C>, Failure<C>> {
+        let addresses = self.shared.carriers.resolve(towards).await.map_err(|source| match towards {
+            Towards::Any => ConnectFailure::Resolve { host: self.shared.host.clone(), source },
+            Towards::Listed(Direct { server_id, .. }) => {
+                ConnectFailure::Listed { server_id: server_id.clone(), source }
+            }
+        })?;
+        let mut connection = self.connect_to(addresses).await?;
+        connection.server.towards = towards.clone();
+        Ok(connection)
+    }
+}
+
+impl<C: Carriers> Connector<C> {
+    async fn connect_to(&self, addresses: Vec<SocketAddr>) -> Result<ServerConnection<C>, Failure<C>> {
         let carriers = &self.shared.carriers;
-        let addresses = carriers.resolve().await;
-        let addresses =
-            addresses.map_err(|source| ConnectFailure::Resolve { host: self.shared.host.clone(), source })?;
         let plan = self.shared.choice().plan(Instant::now());
         let configured = || Why::new(Reason::Configured, &self.shared.configured);
         match plan {
@@ -143,9 +164,7 @@ impl<C: Carriers> server_set::Connector for Connector<C> {
             }
         }
     }
-}
 
-impl<C: Carriers> Connector<C> {
     fn won(
         &self,
         won: Won<C::Quic, C::Grpc, C::QuicError>,
@@ -184,12 +203,12 @@ impl<C: Carriers> Connector<C> {
     }
 
     fn connection(&self, current: Current<C>, why: Why) -> ServerConnection<C> {
-        let (server_id, server_count) = match &current {
-            Current::Quic(quic) => (quic.server_id().clone(), quic.server_count()),
-            Current::Grpc(grpc, _) => (grpc.server_id().clone(), grpc.server_count()),
+        let (id, server_count, lists_servers) = match &current {
+            Current::Quic(quic) => (quic.server_id().clone(), quic.server_count(), quic.lists_servers()),
+            Current::Grpc(grpc, _) => (grpc.server_id().clone(), grpc.server_count(), grpc.lists_servers()),
         };
-        let server = Server { id: server_id, drains: CancellationToken::new(), shared: self.shared.clone() };
-        ServerConnection { server, server_count, current, why }
+        let server = Server { id, says: ServerSays::default(), towards: Towards::Any, shared: self.shared.clone() };
+        ServerConnection { server, server_count, lists_servers, current, why }
     }
 }
 
@@ -203,6 +222,7 @@ impl<C> Shared<C> {
 pub struct ServerConnection<C: Carriers> {
     server: Server<C>,
     server_count: u32,
+    lists_servers: bool,
     current: Current<C>,
     why: Why,
 }
@@ -223,8 +243,16 @@ impl<C: Carriers> server_set::Connection for ServerConnection<C> {
         self.server_count
     }
 
+    fn lists_servers(&self) -> bool {
+        self.lists_servers
+    }
+
     fn server_drains(&self) -> CancellationToken {
-        self.server.drains.clone()
+        self.server.says.drains.clone()
+    }
+
+    fn servers(&self) -> watch::Receiver<Option<Arc<Told>>> {
+        self.server.says.servers.subscribe()
     }
 
     async fn serve(self) {

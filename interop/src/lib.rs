@@ -7,7 +7,9 @@
 //! - [`ends`]: both ends of a dial in a test's hand.
 //! - [`link`]: two network namespaces and a bad link between them.
 //! - [`load`]: clients and targets, and what they do to a pair.
+//! - [`lease_api`]: the Kubernetes API as far as leases need it.
 //! - [`bench`](mod@bench): the benchmark made of these.
+//! - [`memory`](mod@memory): an agent in a control group with little memory.
 //! - [`matrix`]: every pairing of programs through every scenario.
 //! - [`wan`]: the benchmark on bad links.
 //! - [`migration`]: a running cluster moves from the reference to this project and back.
@@ -18,9 +20,11 @@ pub mod api_server;
 pub mod bench;
 pub mod certificates;
 pub mod ends;
+pub mod lease_api;
 pub mod link;
 pub mod load;
 pub mod matrix;
+pub mod memory;
 pub mod migration;
 pub mod pair;
 pub mod peer;

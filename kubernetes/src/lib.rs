@@ -12,7 +12,9 @@
 
 mod bounded;
 mod client;
+mod complaint;
 mod error;
+pub mod lease;
 mod node;
 mod pace;
 mod right;
@@ -21,6 +23,7 @@ mod token_review;
 
 pub use self::{
     client::{Kubernetes, Settings},
+    complaint::Complaint,
     error::ApiError,
     node::NodeAddresses,
     pace::Rate,

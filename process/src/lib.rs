@@ -28,6 +28,7 @@ pub mod list;
 pub mod listen;
 pub mod log_file;
 pub mod logging;
+pub mod memory_limit;
 pub mod metrics;
 pub mod open_files;
 pub mod percent;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tracing::{Metadata, Subscriber, level_filters::LevelFilter};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{EnvFilter, filter::ParseError, fmt::MakeWriter};
 
 use crate::{
     klog::Severity,
@@ -64,7 +64,7 @@ impl Logging {
     /// When the file cannot be opened, or the process has a log already, or the filter is not one, which
     /// [`Logging::check`] rules out.
     pub fn start(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::builder().parse(format!("{QUIET},{}", self.filter))?;
+        let filter = with_quiet(&self.filter)?;
         let Destination { stderr, files } = &self.destination;
         let files = files.as_ref().map(LogFiles::open).transpose()?;
         let sink = Sink { least: *stderr, stderr: io::stderr, files };
@@ -72,6 +72,11 @@ impl Logging {
         tracing::subscriber::set_global_default(subscriber(self.format, filter, ansi, sink))?;
         Ok(())
     }
+}
+
+fn with_quiet(filter: &str) -> Result<EnvFilter, ParseError> {
+    // Of two directives for one module, the later one counts.
+    EnvFilter::builder().parse(format!("{QUIET},{filter}"))
 }
 
 /// Both places that a log line can go to.
@@ -161,6 +166,15 @@ mod tests {
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_noisy_library_is_quiet_unless_it_is_named() {
+        for (filter, shown) in [("info", "kube_client=off"), ("debug,kube_client=warn", "kube_client=warn")] {
+            let filter = with_quiet(filter).unwrap().to_string();
+            assert!(filter.split(',').any(|part| part == shown), "{filter}");
+            assert_eq!(filter.matches("kube_client").count(), 1, "{filter}");
         }
     }
 

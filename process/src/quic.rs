@@ -13,7 +13,7 @@ const MOST_BYTES: u64 = 1 << 40;
 /// Half of what the kernel can double and still count in 31 bits (socket(7), SO_RCVBUF).
 const MOST_BUFFER_BYTES: u64 = 1 << 30;
 /// Windows and buffers must hold what one read takes from a socket.
-const LEAST_BYTES: u64 = 64 * 1024;
+pub(crate) const LEAST_BYTES: u64 = 64 * 1024;
 /// QUIC allows 2^60 streams; a million dials of one agent are more than it has ports.
 const MOST_DIALS: i64 = 1_000_000;
 /// UDP payloads from what every QUIC path must carry (RFC 9000, section 14) to what a peer can say it takes
@@ -47,7 +47,8 @@ pub struct QuicOptions {
     pub connection_receive_window: ByteSize,
 
     /// Bytes by which all connections together may raise their windows. When it is spent, the dial
-    /// that is stalled for longest is ended with an error
+    /// that is stalled for longest is ended with an error. By default it is at most a 12th of the memory that the
+    /// process may have, and the windows are a 60th and a 30th
     #[arg(long = "quic-memory-budget", value_name = "BYTES")]
     #[arg(default_value_t = ByteSize(defaults().memory_budget))]
     pub memory_budget: ByteSize,
@@ -72,8 +73,8 @@ pub struct QuicOptions {
     #[arg(default_value_t = defaults().max_udp_payload.into())]
     pub max_udp_payload: i64,
 
-    /// How fast this end sends, also --congestion-control: cubic; model, which uses links that lose packets and keeps
-    /// queues short; newreno; or bbr, the library's, which is experimental
+    /// How fast this end sends, also --congestion-control: model, which uses links that lose packets and keeps
+    /// queues short; or the library's: cubic, newreno, or bbr, which is experimental
     #[arg(long = "quic-congestion-control", alias = "congestion-control", value_name = "NAME")]
     #[arg(default_value_t = defaults().congestion_control.to_string())]
     pub congestion_control: String,
@@ -192,6 +193,7 @@ mod tests {
             stream_receive_window: 65_536,
             connection_receive_window: 131_072,
             memory_budget: 1 << 30,
+            most_unacknowledged: QuicSettings::default().most_unacknowledged,
             max_dials: 7,
             udp_buffer_bytes: 1 << 20,
             segmentation_offload: false,

@@ -2,6 +2,7 @@
 
 mod bind;
 mod kubernetes;
+mod leases;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -35,6 +36,8 @@ use crate::{
         grpc::{self, settle::Settle},
         http_connect,
     },
+    lease::Leases,
+    membership::Membership,
     metrics::Metrics,
     worker::{Worker, Workers},
 };
@@ -93,6 +96,7 @@ struct Parts {
     health: Vec<std::net::TcpListener>,
     admin: Vec<std::net::TcpListener>,
     acceptor: Arc<Acceptor>,
+    leases: Option<Leases>,
     dials: Arc<Dials>,
     routes: Routes,
     counts: Arc<ListenerCounts>,
@@ -107,9 +111,12 @@ impl Parts {
         let [counts, agent_counts] = [Peers::Clients, Peers::Agents]
             .map(|peers| Arc::new(ListenerCounts { peers, ..ListenerCounts::default() }));
         let placement = Placement::new(workers.all());
+        let membership = Membership::new(config.server_count);
+        membership.set(config.peers.listed.clone());
+        let leases = leases::build(config, membership.clone(), metrics.clone()).await?;
         let acceptor = Arc::new(Acceptor {
             server_id: config.server_id.clone(),
-            server_count: config.server_count,
+            membership: membership.clone(),
             registry: registry.clone(),
             placement: placement.clone(),
             drain: stopping.drain.clone(),
@@ -119,7 +126,7 @@ impl Parts {
         let agent_port = config.agents.grpc.as_ref().map(|grpc| {
             Arc::new(grpc_agents::Port {
                 server_id: config.server_id.clone(),
-                server_count: config.server_count,
+                membership: membership.clone(),
                 registry: registry.clone(),
                 placement,
                 mux: MuxSettings {
@@ -172,6 +179,7 @@ impl Parts {
             health,
             admin,
             acceptor,
+            leases,
             dials,
             routes,
             counts,
@@ -213,19 +221,30 @@ impl Parts {
             stopping.drain.cancelled().await;
             let clean = drain(&self.dials, limit, stopping).await;
             self.dials.stop.cancel();
-            // A second signal does not wait for last bytes.
-            let last_bytes = if stopping.stop.is_cancelled() { Duration::ZERO } else { STOP_LIMIT };
-            idle(&self.dials, last_bytes).await;
+            idle(&self.dials, last_words(stopping)).await;
             if let Some(port) = &self.agent_port {
                 port.close.cancel();
             }
             close(&self.endpoints, clean).await;
             ended.cancel();
         };
-        let (served, ()) = tokio::join!(async { tokio::try_join!(health, admin) }, stop);
+        // The lease goes when the drain begins; a process that is through with it does not wait long for the API.
+        let leases = async {
+            let Some(leases) = self.leases else { return };
+            tokio::select! {
+                () = leases.run(stopping.drain.clone()) => {}
+                () = async { ended.cancelled().await; tokio::time::sleep(last_words(stopping)).await } => {}
+            }
+        };
+        let (served, (), ()) = tokio::join!(async { tokio::try_join!(health, admin) }, stop, leases);
         served.context("health and admin ports")?;
         Ok(())
     }
+}
+
+/// How long what was told to stop may take. A second signal does not wait.
+fn last_words(stopping: &Stopping) -> Duration {
+    if stopping.stop.is_cancelled() { Duration::ZERO } else { STOP_LIMIT }
 }
 
 async fn close(endpoints: &[Arc<ServerEndpoint>], clean: bool) {

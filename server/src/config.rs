@@ -4,6 +4,8 @@
 mod agents;
 mod frontend;
 mod kubernetes;
+mod leases;
+mod peers;
 mod tls;
 
 use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
@@ -15,6 +17,7 @@ use konnectivity_process::{
     layers::{self, Loaded, Settings},
     listen::Listen,
     logging::Logging,
+    memory_limit::MemoryLimit,
     problems::{Effective, Problems},
 };
 use konnectivity_transport::{id::ServerId, settings::QuicSettings};
@@ -23,8 +26,10 @@ use uuid::Uuid;
 pub use agents::Agents;
 pub use frontend::Frontend;
 pub use kubernetes::{AgentRules, Kubernetes};
+pub use peers::Peers;
 
 use crate::{
+    lease::LeaseSettings,
     options::Options,
     strategy::{Strategy, UnknownStrategy},
 };
@@ -32,14 +37,8 @@ use crate::{
 /// Most servers that agents are told of; each means a connection of every agent.
 const MOST_SERVERS: i64 = 1_000;
 /// Settings of the reference that mean nothing here, or nothing yet.
-const WITHOUT_EFFECT: [&str; 6] = [
-    "enable-contention-profiling",
-    "kube-api-content-type",
-    "lease-label",
-    "lease-namespace",
-    "warn-on-channel-limit",
-    "xfr-channel-size",
-];
+const WITHOUT_EFFECT: [&str; 4] =
+    ["enable-contention-profiling", "kube-api-content-type", "warn-on-channel-limit", "xfr-channel-size"];
 /// What a keep-alive time of 0 stands for in the reference's gRPC library.
 const KEEP_ALIVE_OF_ZERO: Duration = Duration::from_hours(2);
 /// The shortest keep-alive time that it takes.
@@ -54,6 +53,8 @@ pub struct Config {
     pub server_id: ServerId,
     /// How many servers there are, as agents are told.
     pub server_count: u32,
+    /// Who the servers are, and where agents reach them.
+    pub peers: Peers,
     /// The rules that pick a backend, in order: the first that knows one wins. Never empty.
     pub strategies: Vec<Strategy>,
     /// What clients speak.
@@ -66,6 +67,8 @@ pub struct Config {
     pub agents: Agents,
     /// What agents must show beyond their certificate, and what they may say.
     pub agent_rules: AgentRules,
+    /// The leases, if this server keeps one.
+    pub leases: Option<LeaseSettings>,
     /// Where health and metrics are served.
     pub health: Listen,
     /// Where metrics and what is for administrators are served.
@@ -125,6 +128,13 @@ impl Config {
             .map_err(|problems| Exit::Refused(format!("failed to validate {} options with {problems}", Options::ROLE)))
     }
 
+    /// Lowers the defaults that bound memory to what fits the limit, and says so.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryLimit) -> Self {
+        self.notices.extend(memory.fit(&mut self.quic, &mut self.effective));
+        self
+    }
+
     /// What the options mean.
     ///
     /// # Errors
@@ -145,6 +155,9 @@ impl Config {
             check::duration(problems, "frontend-keepalive-time", options.frontend_keepalive_time).map(keep_alive);
         let agents = agents::check(options, &terms, problems);
         let server_id = server_id(&options.server_id, problems);
+        let peers = peers::check(options, server_id.as_ref(), problems);
+        let advertised = peers.as_ref().map(|peers| &peers.advertised[..]);
+        let leases = leases::check(options, server_id.as_ref(), advertised, problems);
         let server_count = check::number(problems, "server-count", options.server_count, 1..=MOST_SERVERS);
         let strategies = strategies(&options.proxy_strategies.0, problems);
         let health_host = ("health-bind-address", options.health_bind_address.as_str());
@@ -170,12 +183,14 @@ impl Config {
         Some(Self {
             server_id,
             server_count: server_count?,
+            peers: peers?,
             strategies: strategies?,
             mode,
             frontend,
             frontend_keepalive_time: frontend_keepalive_time?,
             agents: agents?,
             agent_rules: agent_rules?,
+            leases: leases?,
             health: health?,
             admin: admin?,
             profiling: options.enable_profiling,

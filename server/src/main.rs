@@ -16,6 +16,8 @@ mod dial;
 mod frontend;
 mod grpc;
 mod http2;
+mod lease;
+mod membership;
 mod metrics;
 mod options;
 mod strategy;
@@ -23,13 +25,13 @@ mod worker;
 
 use std::process::ExitCode;
 
-use konnectivity_process::{exit::failure, open_files};
+use konnectivity_process::{exit::failure, memory_limit::MemoryLimit, open_files};
 
 use crate::config::Config;
 
 fn main() -> ExitCode {
     let config = match Config::load(std::env::args_os(), |name| std::env::var(name).ok()) {
-        Ok(config) => config,
+        Ok(config) => config.within(MemoryLimit::of_this_process()),
         Err(exit) => return exit.report(),
     };
     match start(config) {

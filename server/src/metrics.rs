@@ -91,8 +91,7 @@ pub struct Metrics {
     dial_failures: IntCounterVec,
     packets: PacketMetrics,
     authentication: AuthenticationMetrics,
-    /// Of leases, of which there are none yet.
-    #[allow(dead_code, reason = "nobody deletes or lists leases yet; what is there from the start is")]
+    /// Of leases.
     pub leases: LeaseMetrics,
     /// Of certificates on disk.
     pub certificates: Arc<CertificateMetrics>,

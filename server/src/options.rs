@@ -131,6 +131,17 @@ pub struct Options {
     #[arg(help_heading = SERVERS)]
     pub server_count: i64,
 
+    /// Where agents reach this very server, for those that are told of it by another one: host:port with commas; the port is
+    /// that of agents when it is left out. Empty: only the address that all servers share
+    #[arg(long, value_name = "ADDRESSES", default_value = "", help_heading = SERVERS)]
+    pub advertise_agent_addresses: List,
+
+    /// The servers and where agents reach each of them, as in server-1=192.0.2.1:8091,server-2=192.0.2.2:8091. Agents over QUIC are
+    /// told, and connect to all of them at once. The same text may be given to every server; one with several addresses is
+    /// named several times. With leases (--enable-lease-controller) servers find each other
+    #[arg(long, value_name = "SERVERS", default_value = "", help_heading = SERVERS)]
+    pub peer_servers: List,
+
     /// Rules that pick an agent for a target, in order, with commas: default (any), destHost (the target is one of the
     /// agent's identifiers), defaultRoute (the agent is a default route), leastLoaded (fewest open dials)
     #[arg(long, value_name = "NAMES", default_value = "default", help_heading = SERVERS)]
@@ -220,18 +231,31 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = flag::integer, help_heading = KUBERNETES)]
     pub kubeconfig_burst: i64,
 
-    /// Publishes a lease of this server, by which agents count the servers. Not yet supported: the server refuses to start
+    /// Keeps a lease of this server in the Kubernetes API, by which agents count the servers and servers find each other, and
+    /// deletes those of dead servers. It needs to get, create, update, delete and list leases; allowed to watch them, too, it is quicker
     #[arg(long, value_name = "BOOL", default_value = "false", value_parser = flag::boolean, action = ArgAction::Set)]
     #[arg(help_heading = KUBERNETES)]
     pub enable_lease_controller: bool,
 
-    /// Namespace of the leases. Without effect yet
+    /// Namespace of the leases
     #[arg(long, value_name = "NAME", default_value = "kube-system", help_heading = KUBERNETES)]
     pub lease_namespace: String,
 
-    /// Labels of the leases, as in a=b,c=d. It must be well formed; without effect yet
+    /// Labels of the leases, as in a=b,c=d. Leases that have them all are those of servers
     #[arg(long, value_name = "LABELS", default_value = "k8s-app=konnectivity-server", help_heading = KUBERNETES)]
     pub lease_label: String,
+
+    /// How long a lease counts after it was renewed, in whole seconds
+    #[arg(long, value_name = "DURATION", default_value = "30s", help_heading = KUBERNETES)]
+    pub lease_duration: GoDuration,
+
+    /// How often this server renews its lease
+    #[arg(long, value_name = "DURATION", default_value = "15s", help_heading = KUBERNETES)]
+    pub lease_renew_interval: GoDuration,
+
+    /// How often all leases are listed, and those deleted that have not been renewed for all of their duration
+    #[arg(long, value_name = "DURATION", default_value = "15s", help_heading = KUBERNETES)]
+    pub lease_gc_interval: GoDuration,
 
     /// Is the length of the reference's queues, and must be above 0. Here --quic-stream-receive-window and
     /// --grpc-dial-buffer bound what a dial may hold

@@ -29,6 +29,7 @@ pub mod mux;
 mod nudge;
 pub mod packet;
 pub mod relay;
+pub mod server_list;
 pub mod settings;
 pub mod socket;
 pub mod stream;

@@ -243,19 +243,24 @@ impl Mux {
     pub async fn relief(&self) {
         loop {
             let relieved = self.0.relieved.notified();
-            let wait = {
+            let (wait, spent) = {
                 let mut state = self.lock();
                 if state.owed > 0 && self.0.budget.reserve(state.owed, 0) {
                     state.owed = 0;
                 }
-                match state.pressure.wait(Instant::now()) {
+                let wait = match state.pressure.wait(Instant::now()) {
                     _ if state.reason.is_some() => return,
                     Wait::No if state.owed > 0 => Wait::Until(Instant::now() + BUDGET_CHECK),
                     _ if state.outbox.control() > MAX_CONTROL => Wait::Room,
                     Wait::No => return,
                     wait => wait,
-                }
+                };
+                (wait, state.owed > 0)
             };
+            // When the last packet came, no dial may have been stalled for long enough, and no other comes before one ends.
+            if spent {
+                self.0.budget.evict(1, Instant::now());
+            }
             match wait {
                 Wait::Until(instant) => {
                     // Either may come first, and what is true then is looked at anew.

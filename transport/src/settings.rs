@@ -26,6 +26,9 @@ pub struct QuicSettings {
     /// When it is spent, the dial that has been stalled longest is ended with an error. It counts bytes; the packet
     /// buffers that hold them can be several times as large when dials are interleaved.
     pub memory_budget: u64,
+    /// Most bytes of one connection that its peer has not acknowledged, or that wait to be sent. Default 16 MiB: twice the
+    /// bandwidth-delay product of 500 Mbit/s at 100 ms. How many there are below that follows the congestion window.
+    pub most_unacknowledged: usize,
     /// Dials that an agent accepts at once on one connection; without effect on a server. Default 16,384; the limit told to the peer starts small and is
     /// raised on demand, because QUIC stacks pay memory for it up front.
     pub max_dials: u32,
@@ -37,7 +40,7 @@ pub struct QuicSettings {
     /// Largest UDP payload in bytes that path MTU discovery may reach. Default 6,500: ten of them fill one
     /// segmented send of 64 KiB. The route's own MTU bounds it further.
     pub max_udp_payload: u16,
-    /// Which congestion controller this end sends with. Default CUBIC.
+    /// Which congestion controller this end sends with. Default `model`, ours.
     pub congestion_control: CongestionControl,
 }
 
@@ -49,6 +52,7 @@ impl Default for QuicSettings {
             stream_receive_window: 5 * 1024 * 1024,
             connection_receive_window: 5 * 1024 * 1024,
             memory_budget: 512 * 1024 * 1024,
+            most_unacknowledged: 16 * 1024 * 1024,
             max_dials: 16_384,
             udp_buffer_bytes: 4 * 1024 * 1024,
             segmentation_offload: true,

@@ -13,3 +13,7 @@ pub const ALPN: &[u8] = b"konnectivity-quic/1";
 
 /// The version that [`ALPN`] stands for, as `--version` prints it.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Capability (see `Hello` and `Welcome`) of an end that uses `Servers` messages. Where both ends have it, the server sends
+/// one right behind its Welcome, and another whenever something has changed.
+pub const SERVERS_CAPABILITY: &str = "servers";

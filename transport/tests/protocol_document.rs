@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use konnectivity_transport::{
     id::MAX_ID_BYTES,
+    server_list::{MAX_LISTED_SERVERS, MAX_SERVER_ADDRESSES},
     wire::{
-        ALPN, PROTOCOL_VERSION,
+        ALPN, PROTOCOL_VERSION, SERVERS_CAPABILITY,
         code::{ConnectionCode, StreamCode},
         codec::{MAX_CONTROL_BYTES, MAX_DIAL_REPLY_BYTES, MAX_DIAL_REQUEST_BYTES, encode},
         message::{
@@ -67,7 +68,16 @@ fn limits() {
     let expected =
         [("Control", MAX_CONTROL_BYTES), ("DialRequest", MAX_DIAL_REQUEST_BYTES), ("DialReply", MAX_DIAL_REPLY_BYTES)];
     assert_eq!(documented, expected);
+    let list =
+        format!("the first {MAX_LISTED_SERVERS} servers count, of a server the first {MAX_SERVER_ADDRESSES} addresses");
+    assert!(DOCUMENT.contains(&list), "{list}");
     assert!(DOCUMENT.contains(&format!("`agent_id` and `server_id`: 1 to {MAX_ID_BYTES} bytes of printable ASCII")));
+}
+
+#[test]
+fn capabilities() {
+    let rows = table("| Capability | Of an agent | Of a server |", "## Messages");
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [format!("`{SERVERS_CAPABILITY}`")]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use konnectivity_process::testing::reference::{self, Differences, KLOG, Kind::*, ReferenceFlag, Status::*, row};
 
-use super::tests::{Fixture, refused, valid};
+use super::tests::{Fixture, valid};
 use super::*;
 
 /// Every flag of the reference's agent but klog's, in its order.
@@ -38,18 +38,24 @@ const REFERENCE: &[ReferenceFlag] = &[
     row("warn-on-channel-limit", Bool, "false", WithoutEffect, ""),
     row("sync-forever", Bool, "false", Same, ""),
     row("xfr-channel-size", Int, "150", WithoutEffect, ""),
-    row("count-server-leases", Bool, "false", RefusedUntilLater, ""),
-    row("lease-namespace", Text, "kube-system", WithoutEffect, ""),
-    row("lease-label-selector", Selector, "k8s-app=konnectivity-server", WithoutEffect, ""),
+    row(
+        "count-server-leases",
+        Bool,
+        "false",
+        Same,
+        "The agent does not wait for the leases; until it has them, the servers' own count is what there is",
+    ),
+    row("lease-namespace", Text, "kube-system", Same, ""),
+    row("lease-label-selector", Selector, "k8s-app=konnectivity-server", Same, ""),
     row(
         "lease-label",
         Selector,
         "k8s-app=konnectivity-server",
-        WithoutEffect,
+        Same,
         "This is the older name of lease-label-selector, which --help does not show; of the two, the last one counts",
     ),
-    row("server-count-source", Text, "default", WithoutEffect, ""),
-    row("kubeconfig", Text, "", WithoutEffect, ""),
+    row("server-count-source", Text, "default", Same, ""),
+    row("kubeconfig", Text, "", Same, ""),
     row("kube-api-content-type", Text, "application/vnd.kubernetes.protobuf", WithoutEffect, ""),
 ];
 
@@ -112,13 +118,6 @@ impl Cluster {
         let folder = folder.trim_end_matches('/');
         text.split_whitespace().map(|argument| argument.replace("/var/run/secrets", folder)).collect()
     }
-
-    /// The same without leases.
-    fn for_now(&self, text: &str) -> Vec<String> {
-        let mut arguments = self.arguments(text);
-        arguments.retain(|argument| argument != "--count-server-leases");
-        arguments
-    }
 }
 
 #[test]
@@ -133,24 +132,19 @@ fn compatibility_document_is_current() {
 }
 
 #[test]
-fn a_manifest_that_asks_for_leases_is_refused_for_that_alone() {
+fn manifests_are_taken() {
     let cluster = Cluster::new();
-    let problems = refused(&cluster.arguments(END_TO_END));
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    assert!(problems[0].contains("--count-server-leases is not yet supported"), "{problems:?}");
-}
-
-#[test]
-fn manifests_are_taken_but_for_leases() {
-    let cluster = Cluster::new();
-    let kind = valid(&cluster.for_now(KIND));
+    let kind = valid(&cluster.arguments(KIND));
     assert_eq!(kind.token, Some(TokenFile::new(cluster.0.path("tokens/konnectivity-agent-token").into())));
     assert_eq!(kind.identifiers.ipv4, ["$(HOST_IP)"]);
     assert_eq!(kind.server.host, "konnectivity-server.kube-system.svc.cluster.local");
-    valid(&cluster.for_now(POD));
-    let end_to_end = valid(&cluster.for_now(END_TO_END));
+    valid(&cluster.arguments(POD));
+    let end_to_end = valid(&cluster.arguments(END_TO_END));
     assert_eq!(end_to_end.identifiers.ipv4, ["${HOST_IP}"]);
     assert!(end_to_end.reconnect.forever && end_to_end.admin.all_interfaces);
+    let leases = end_to_end.leases.unwrap();
+    assert_eq!((leases.scope.namespace.as_str(), leases.kubeconfig), ("kube-system", None));
+    assert_eq!(leases.scope.selector, "k8s-app=konnectivity-server");
 }
 
 #[test]

@@ -70,7 +70,10 @@ fn defaults() {
     assert_eq!(config.server, ServerAddress { host: "127.0.0.1".into(), port: 8091 });
     assert_eq!(config.tls, Tls { ca: fixture.folder.path().join("server-ca.crt"), identity: None });
     let (interval, interval_cap) = (Duration::from_secs(1), Duration::from_secs(10));
-    assert_eq!(config.reconnect, Reconnect { interval, interval_cap, forever: false });
+    assert_eq!(
+        config.reconnect,
+        Reconnect { interval, interval_cap, forever: false, count_source: CountSource::Leases }
+    );
     assert_eq!(config.dial_timeout, Duration::from_secs(5));
     assert_eq!(config.graceful_shutdown_timeout, Duration::from_secs(20));
     assert!(config.exit_after_drain && !config.profiling);
@@ -120,7 +123,7 @@ fn every_flag_has_its_effect() {
     assert_eq!(config.server, ServerAddress { host: "::1".into(), port: 443 });
     assert_eq!(config.tls.identity, Some(Identity { certificate: certificate.into(), key: key.into() }));
     let (interval, interval_cap) = (Duration::from_secs(5), Duration::from_secs(30));
-    assert_eq!(config.reconnect, Reconnect { interval, interval_cap, forever: true });
+    assert_eq!(config.reconnect, Reconnect { interval, interval_cap, forever: true, count_source: CountSource::Max });
     assert_eq!(config.dial_timeout, Duration::from_millis(1500));
     assert_eq!(config.graceful_shutdown_timeout, Duration::ZERO);
     assert!(!config.exit_after_drain && config.profiling);
@@ -194,7 +197,6 @@ fn each_problem() {
             "--service-account-token-path={missing}",
             "error checking service account token path {missing}, got stat {missing}: no such file",
         ),
-        ("--count-server-leases", "--count-server-leases is not yet supported"),
         ("--log-level=loud", "\"loud\" is not a level"),
         ("--log-format=xml", "is not a format"),
         ("--quic-max-dials=0", "is out of range"),

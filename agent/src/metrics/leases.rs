@@ -39,7 +39,6 @@ impl LeaseMetrics {
     }
 }
 
-#[allow(dead_code, reason = "called by what counts servers by their leases, which is not there yet")]
 impl LeaseMetrics {
     /// The API was asked for all leases.
     pub fn listed(&self, status: u16, reason: &str, took: Duration) {

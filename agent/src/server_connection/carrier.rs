@@ -3,9 +3,11 @@
 use std::{error::Error, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use konnectivity_transport::id::ServerId;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::served::Handle;
+use crate::server_set::{Told, Towards};
 
 /// Dials that were on their way when the server heard of the drain still come: the agent waits that long for them.
 pub(super) const LAST_DIALS: Duration = Duration::from_millis(500);
@@ -17,6 +19,9 @@ pub trait Carrier: Sized + Send + 'static {
 
     /// How many servers there are, as this one says. 0 when it does not.
     fn server_count(&self) -> u32;
+
+    /// Whether the server sends a list of all servers right away.
+    fn lists_servers(&self) -> bool;
 
     /// Where the server is, as this end sees it.
     fn remote(&self) -> SocketAddr;
@@ -37,11 +42,19 @@ pub struct QuicEnd {
     pub lasted: Duration,
 }
 
+/// What a server says while it serves.
+#[derive(Debug, Clone, Default)]
+pub struct ServerSays {
+    /// Cancelled when it drains.
+    pub drains: CancellationToken,
+    /// The last list of all servers.
+    pub servers: watch::Sender<Option<Arc<Told>>>,
+}
+
 /// A QUIC connection.
 pub trait QuicCarrier: Carrier {
-    /// Serves dials until the connection is lost, or until the agent stops. Cancels `server_drains` when the server says
-    /// so.
-    fn serve(self, server_drains: CancellationToken) -> impl Future<Output = QuicEnd> + Send + 'static;
+    /// Serves dials until the connection is lost, or until the agent stops. What the server says goes to `says`.
+    fn serve(self, says: ServerSays) -> impl Future<Output = QuicEnd> + Send + 'static;
 }
 
 /// A gRPC connection.
@@ -70,8 +83,9 @@ pub trait Carriers: Send + Sync + 'static {
     /// Whether nothing at all came back.
     fn is_silence(error: &Self::QuicError) -> bool;
 
-    /// The servers' addresses, in the order of attempts.
-    fn resolve(&self) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+    /// The addresses to try, in the order of attempts. Of addresses that servers have named, only those that the agent may
+    /// dial.
+    fn resolve(&self, towards: &Towards) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
     /// One attempt over QUIC, from a port of its own. Cancels `answered` as soon as the server has been heard.
     ///

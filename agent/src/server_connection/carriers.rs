@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     carrier::Carriers,
+    direct::DirectPolicy,
     grpc::{GrpcConnectError, GrpcConnection, GrpcConnector},
     over_grpc::OverGrpc,
     quic::{QuicConnection, QuicConnector, QuicFailure},
@@ -15,6 +16,7 @@ use super::{
 use crate::{
     dial::Dials,
     happy_eyeballs::{STAGGER, order, race},
+    server_set::Towards,
 };
 
 /// Makes connections of both kinds to one address.
@@ -23,6 +25,8 @@ pub struct AgentCarriers {
     pub quic: QuicConnector,
     /// Over gRPC. With a proxy, QUIC is not used: the addresses are the proxy's.
     pub grpc: GrpcConnector,
+    /// Which addresses that servers name may be dialled.
+    pub direct: DirectPolicy,
     /// What each dial needs.
     pub dials: Dials,
     /// Cancelled when the agent drains: the servers are told.
@@ -46,10 +50,13 @@ impl Carriers for AgentCarriers {
         error.is_silence()
     }
 
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        // The server's own address, unless there is a proxy.
-        let addresses = lookup_host(self.grpc.first_hop()).await?;
-        Ok(order(addresses.collect()))
+    async fn resolve(&self, towards: &Towards) -> io::Result<Vec<SocketAddr>> {
+        let addresses = match towards {
+            // The server's own address, unless there is a proxy.
+            Towards::Any => lookup_host(self.grpc.first_hop()).await?.collect(),
+            Towards::Listed(direct) => self.direct.resolve(direct).await?,
+        };
+        Ok(order(addresses))
     }
 
     async fn quic(

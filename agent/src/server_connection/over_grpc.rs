@@ -39,6 +39,11 @@ impl Carrier for OverGrpc {
         self.connection.server_count()
     }
 
+    /// gRPC has no message for it.
+    fn lists_servers(&self) -> bool {
+        false
+    }
+
     fn remote(&self) -> SocketAddr {
         self.connection.remote()
     }

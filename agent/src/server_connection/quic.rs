@@ -14,9 +14,11 @@ use konnectivity_transport::{
     endpoint::{self, ConnectError},
     error::with_sources,
     id::{AgentId, IdError, ServerId},
+    server_list::ServerList,
     settings::QuicSettings,
     tls::ClientTls,
     wire::{
+        SERVERS_CAPABILITY,
         code::ConnectionCode,
         message::{self as wire, ControlBody, Drain, Hello},
     },
@@ -24,12 +26,13 @@ use konnectivity_transport::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    carrier::{Carrier, LAST_DIALS, QuicCarrier, QuicEnd, idle},
+    carrier::{Carrier, LAST_DIALS, QuicCarrier, QuicEnd, ServerSays, idle},
     served::Handle,
 };
 use crate::{
     dial::Dials,
     happy_eyeballs::{STAGGER, race},
+    server_set::Told,
     token::{Token, TokenError, TokenFile},
 };
 
@@ -121,7 +124,7 @@ impl QuicConnector {
             identifiers: self.identifiers.clone(),
             token: token.as_ref().map(|(_, token)| token.expose().to_owned()).unwrap_or_default(),
             software: format!("konnectivity-quic {}", version::VERSION),
-            capabilities: Vec::new(),
+            capabilities: vec![SERVERS_CAPABILITY.to_owned()],
         };
         let (control, welcome) =
             say_hello(&connection, hello).await.map_err(|source| QuicFailure::Hello { remote, source })?;
@@ -133,6 +136,7 @@ impl QuicConnector {
         Ok(QuicConnection {
             server_id,
             server_count: welcome.server_count,
+            lists_servers: welcome.capabilities.iter().any(|name| name == SERVERS_CAPABILITY),
             connection,
             control,
             token,
@@ -148,6 +152,7 @@ impl QuicConnector {
 pub struct QuicConnection {
     server_id: ServerId,
     server_count: u32,
+    lists_servers: bool,
     connection: Connection,
     control: ControlStream,
     /// What was shown, and where it is from.
@@ -167,6 +172,10 @@ impl Carrier for QuicConnection {
         self.server_count
     }
 
+    fn lists_servers(&self) -> bool {
+        self.lists_servers
+    }
+
     fn remote(&self) -> SocketAddr {
         self.connection.remote()
     }
@@ -182,11 +191,11 @@ impl Carrier for QuicConnection {
 }
 
 impl QuicCarrier for QuicConnection {
-    async fn serve(self, server_drains: CancellationToken) -> QuicEnd {
+    async fn serve(self, says: ServerSays) -> QuicEnd {
         let Self { connection, control, token, dials, drain, leave, since, .. } = self;
         let lost = tokio::select! {
             lost = accept(&connection, &dials) => lost,
-            lost = attend(&connection, (control, token), &drain, &server_drains) => lost,
+            lost = attend(&connection, (control, token), &drain, &says) => lost,
             lost = end(&connection, &dials.stop, &leave) => lost,
         };
         match &lost {
@@ -217,7 +226,7 @@ async fn attend(
     connection: &Connection,
     (mut control, mut token): (ControlStream, Option<(TokenFile, Token)>),
     drain: &CancellationToken,
-    server_drains: &CancellationToken,
+    says: &ServerSays,
 ) -> ConnectionLost {
     let mut told = false;
     let mut govern = std::pin::pin!(connection.govern());
@@ -237,11 +246,14 @@ async fn attend(
             message = control.receiver.next() => match message {
                 Ok(ControlBody::Drain(drain)) => {
                     tracing::info!(reason = drain.reason, "the server drains");
-                    server_drains.cancel();
+                    says.drains.cancel();
                     continue;
                 }
-                // Server addresses are for a later version of this agent, which says so in its capabilities.
-                Ok(ControlBody::Servers(_)) => continue,
+                Ok(ControlBody::Servers(servers)) => {
+                    let told = Told { list: ServerList::from_wire(&servers), via: connection.remote().ip() };
+                    says.servers.send_replace(Some(Arc::new(told)));
+                    continue;
+                }
                 Ok(_) => {
                     connection.close(ConnectionCode::Protocol, "a server must not send this control message");
                     break;

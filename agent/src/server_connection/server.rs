@@ -9,16 +9,19 @@ use tracing::{Instrument, Span};
 
 use super::{
     QuicAttempt, Shared,
-    carrier::{Carrier, Carriers, GrpcCarrier, QuicCarrier},
+    carrier::{Carrier, Carriers, GrpcCarrier, QuicCarrier, ServerSays},
     choice::{Attempted, Reason, Transport, Why},
     served::{Back, InUse},
 };
+use crate::server_set::Towards;
 
 /// One server, however it is reached.
 pub(super) struct Server<C> {
     pub(super) id: ServerId,
-    /// Cancelled when it says that it drains.
-    pub(super) drains: CancellationToken,
+    /// What it says.
+    pub(super) says: ServerSays,
+    /// Where it was reached.
+    pub(super) towards: Towards,
     pub(super) shared: Arc<Shared<C>>,
 }
 
@@ -32,7 +35,7 @@ impl<C: Carriers> Server<C> {
         let span = self.span(Transport::Quic, &quic);
         span.in_scope(|| tracing::info!(reason = why.text, "serving over QUIC"));
         let _in_use = self.shared.served.begin(&self.id, Transport::Quic, quic.handle(), why);
-        let end = quic.serve(self.drains.clone()).instrument(span).await;
+        let end = quic.serve(self.says.clone()).instrument(span).await;
         self.shared.choice().on_quic_ended(&self.id, end.silent, end.lasted, Instant::now());
     }
 
@@ -51,7 +54,7 @@ impl<C: Carriers> Server<C> {
         let in_use = self.shared.served.begin(&self.id, Transport::Grpc, grpc.handle(), why);
         let moved = CancellationToken::new();
         let begun = Instant::now();
-        let mut serving: Pin<Box<_>> = Box::pin(grpc.serve(moved.clone(), self.drains.clone()).instrument(span));
+        let mut serving: Pin<Box<_>> = Box::pin(grpc.serve(moved.clone(), self.says.drains.clone()).instrument(span));
         let quic = tokio::select! {
             biased;
             () = &mut serving => return None,
@@ -99,7 +102,7 @@ impl<C: Carriers> Server<C> {
             tracing::debug!(server_id = %self.id, ?attempted, ?pause, "QUIC is tried again after a pause");
             sleep(pause).await;
             let carriers = self.shared.carriers.clone();
-            attempt = match carriers.resolve().await {
+            attempt = match carriers.resolve(&self.towards).await {
                 Ok(addresses) => Some(Box::pin(carriers.quic(addresses, CancellationToken::new()))),
                 // The name's look-up counts as a failure.
                 Err(_) => None,

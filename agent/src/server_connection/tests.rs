@@ -12,7 +12,7 @@ use super::{
     choice::{HEAD_START, Wanted},
     *,
 };
-use crate::server_set::{Connection as _, Connector as _};
+use crate::server_set::{Connection as _, Connector as _, Towards};
 
 /// QUIC works from this moment on.
 fn from(moment: Duration) -> impl Fn(Duration) -> Meets + Send + Sync {
@@ -282,7 +282,7 @@ async fn a_search_among_servers_of_the_reference_sends_no_quic() {
     let begun = Instant::now();
     for _ in 0..20 {
         // Another server is missing, and the balancer leads to the same.
-        agent.connector.connect().await.unwrap().close_duplicate().await;
+        agent.connector.connect(&Towards::Any).await.unwrap().close_duplicate().await;
         sleep(SECOND).await;
     }
     assert_eq!(agent.what(), [["try grpc", "close grpc a"]; 20].concat());
@@ -297,7 +297,7 @@ async fn a_search_among_servers_of_the_reference_sends_no_quic() {
     // Once in a while, there is a race again.
     sleep(20 * SECOND).await;
     agent.events();
-    agent.connector.connect().await.unwrap().close_duplicate().await;
+    agent.connector.connect(&Towards::Any).await.unwrap().close_duplicate().await;
     assert_eq!(agent.what(), ["try quic", "try grpc", "close grpc a"]);
 }
 
@@ -311,7 +311,7 @@ async fn both_failures_are_told() {
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_is_closed_with_what_is_under_way() {
     let agent = Agent::new(Wanted::Auto, |_| Silence, |_| Here("a"));
-    agent.connector.connect().await.unwrap().close_duplicate().await;
+    agent.connector.connect(&Towards::Any).await.unwrap().close_duplicate().await;
     sleep(3_600 * SECOND).await;
     assert_eq!(agent.what(), ["try quic", "try grpc", "close grpc a"]);
 }

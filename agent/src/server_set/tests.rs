@@ -3,6 +3,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
+use konnectivity_transport::server_list::{ListedServer, ServerList};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     sync::Notify,
@@ -36,6 +37,12 @@ struct Fake {
     lose: Vec<Arc<Notify>>,
     /// What each server says of itself.
     drains: Vec<CancellationToken>,
+    /// What each server says of all.
+    told: Vec<watch::Sender<Option<Arc<Told>>>>,
+    /// Whether they do.
+    lists: bool,
+    /// Attempts at servers' own addresses, which lead to them.
+    direct: Mutex<Vec<(Duration, String)>>,
     /// Attempts and connections that exist.
     alive: Arc<()>,
 }
@@ -44,15 +51,42 @@ const ROUND_TRIP: Duration = Duration::from_millis(100);
 
 impl Fake {
     fn new(meet: impl Fn(usize) -> Meeting + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::silent(meet))
+    }
+
+    /// Its servers say which servers there are.
+    fn listing(meet: impl Fn(usize) -> Meeting + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { lists: true, ..Self::silent(meet) })
+    }
+
+    fn silent(meet: impl Fn(usize) -> Meeting + Send + Sync + 'static) -> Self {
+        Self {
             meet: Box::new(meet),
             begun: Instant::now(),
             attempts: Mutex::default(),
             duplicates: AtomicUsize::new(0),
             lose: (0..5).map(|_| Arc::default()).collect(),
             drains: (0..5).map(|_| CancellationToken::new()).collect(),
+            told: (0..5).map(|_| watch::Sender::new(None)).collect(),
+            lists: false,
+            direct: Mutex::default(),
             alive: Arc::default(),
-        })
+        }
+    }
+
+    /// Server `from` says that these are the servers.
+    fn tell(&self, from: usize, servers: &[usize]) {
+        let servers = servers.iter().map(|number| ListedServer {
+            id: ServerId::new(format!("server-{number}")).unwrap(),
+            addresses: [format!("192.0.2.{number}:8091").parse().unwrap()].into(),
+        });
+        let servers: Vec<_> = servers.collect();
+        let list = ServerList { count: u32::try_from(servers.len()).unwrap(), servers };
+        self.told[from].send_replace(Some(Arc::new(Told { list, via: [192, 0, 2, 99].into() })));
+    }
+
+    fn direct(&self) -> Vec<(Duration, String)> {
+        self.direct.lock().unwrap().clone()
     }
 
     fn attempts(&self) -> Vec<Duration> {
@@ -72,16 +106,37 @@ struct FakeConnection {
     count: u32,
     lose: Arc<Notify>,
     drains: CancellationToken,
+    told: watch::Sender<Option<Arc<Told>>>,
     fake: Arc<Fake>,
     _alive: Arc<()>,
+}
+
+impl Handle {
+    fn met(&self, number: usize, count: u32, alive: Arc<()>) -> FakeConnection {
+        FakeConnection {
+            id: ServerId::new(format!("server-{number}")).unwrap(),
+            count,
+            lose: self.0.lose[number].clone(),
+            drains: self.0.drains[number].clone(),
+            told: self.0.told[number].clone(),
+            fake: self.0.clone(),
+            _alive: alive,
+        }
+    }
 }
 
 impl Connector for Handle {
     type Connection = FakeConnection;
     type Error = NoServer;
 
-    async fn connect(&self) -> Result<FakeConnection, NoServer> {
+    async fn connect(&self, towards: &Towards) -> Result<FakeConnection, NoServer> {
         let alive = self.0.alive.clone();
+        if let Towards::Listed(direct) = towards {
+            self.0.direct.lock().unwrap().push((self.0.begun.elapsed(), direct.server_id.to_string()));
+            sleep(ROUND_TRIP).await;
+            let number: usize = direct.server_id.as_str()["server-".len()..].parse().unwrap();
+            return Ok(self.met(number, 1, alive));
+        }
         let number = {
             let mut attempts = self.0.attempts.lock().unwrap();
             attempts.push(self.0.begun.elapsed());
@@ -89,14 +144,7 @@ impl Connector for Handle {
         };
         sleep(ROUND_TRIP).await;
         match (self.0.meet)(number) {
-            Meeting::Server { number, count } => Ok(FakeConnection {
-                id: ServerId::new(format!("server-{number}")).unwrap(),
-                count,
-                lose: self.0.lose[number].clone(),
-                drains: self.0.drains[number].clone(),
-                fake: self.0.clone(),
-                _alive: alive,
-            }),
+            Meeting::Server { number, count } => Ok(self.met(number, count, alive)),
             Meeting::Nobody => Err(NoServer { source: std::io::Error::other("network is down") }),
             Meeting::Silence => std::future::pending().await,
         }
@@ -110,6 +158,14 @@ impl Connection for FakeConnection {
 
     fn server_count(&self) -> u32 {
         self.count
+    }
+
+    fn lists_servers(&self) -> bool {
+        self.fake.lists
+    }
+
+    fn servers(&self) -> watch::Receiver<Option<Arc<Told>>> {
+        self.told.subscribe()
     }
 
     fn server_drains(&self) -> CancellationToken {
@@ -128,6 +184,7 @@ impl Connection for FakeConnection {
 struct Running {
     fake: Arc<Fake>,
     status: watch::Receiver<ServerSetStatus>,
+    leases: watch::Sender<Option<u32>>,
     drain: CancellationToken,
     stop: CancellationToken,
     task: JoinSet<()>,
@@ -140,13 +197,15 @@ impl Running {
             sync_interval_cap: 10 * SECOND,
             sync_forever,
             attempt_limit: 5 * SECOND,
+            count_source: CountSource::default(),
         };
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let (sender, status) = watch::channel(ServerSetStatus::default());
+        let (leases, counted) = watch::channel(None);
         let connector = Arc::new(Handle(fake.clone()));
         let mut task = JoinSet::new();
-        task.spawn(run(settings, connector, drain.clone(), stop.clone(), sender));
-        Self { fake: fake.clone(), status, drain, stop, task }
+        task.spawn(run(settings, connector, counted, drain.clone(), stop.clone(), sender));
+        Self { fake: fake.clone(), status, leases, drain, stop, task }
     }
 
     /// Waits for a status; the paused clock moves to whatever happens next.
@@ -379,4 +438,63 @@ async fn a_dropped_loop_leaves_nothing() {
     while fake.alive() > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn listed_servers_are_connected_in_three_round_trips_without_a_search() {
+    for seed in 0..20 {
+        let random = Mutex::new(StdRng::seed_from_u64(seed));
+        let fake =
+            Fake::listing(move |_| Meeting::Server { number: random.lock().unwrap().random_range(0..3), count: 3 });
+        let mut running = Running::start(&fake, false);
+        let first = running.until_connected(1).await.connected;
+        let first: usize = first[0].as_str()["server-".len()..].parse().unwrap();
+        fake.tell(first, &[0, 1, 2]);
+        running.until_connected(3).await;
+        assert!(fake.begun.elapsed() <= 3 * ROUND_TRIP, "{:?}", fake.begun.elapsed());
+        sleep(100 * SECOND).await;
+        assert_eq!((fake.attempts().len(), fake.direct().len()), (1, 2));
+        assert_eq!(fake.duplicates.load(SeqCst), 0);
+        running.stop(&[0, 1, 2]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_are_heard_one_after_the_other() {
+    let fake = Fake::listing(|_| Meeting::Server { number: 0, count: 1 });
+    let mut running = Running::start(&fake, false);
+    running.until_connected(1).await;
+    for number in 1..4 {
+        fake.tell(0, &[0, number]);
+        running.until_connected(number + 1).await;
+    }
+    // One that leaves is not dialled again, and one that joins is.
+    fake.tell(0, &[0, 3]);
+    fake.drains[1].cancel();
+    running.lose(1);
+    running.lose(2);
+    let status = running.until_connected(2).await;
+    sleep(100 * SECOND).await;
+    assert_eq!((status.desired, fake.direct().len()), (2, 3), "{:?}", fake.direct());
+    running.stop(&[0, 3]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_count_of_leases_starts_and_ends_a_search() {
+    let fake = Fake::new(|attempt| Meeting::Server { number: attempt.min(2), count: 1 });
+    let mut running = Running::start(&fake, false);
+    running.until_connected(1).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(fake.attempts().len(), 1);
+    running.leases.send_replace(Some(2));
+    running.until_connected(2).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(fake.attempts().len(), 2);
+    // Whoever counts may end before.
+    running.leases = watch::channel(None).0;
+    sleep(10 * SECOND).await;
+    running.lose(1);
+    running.until_connected(1).await;
+    running.until_connected(2).await;
+    running.stop(&[0, 2]).await;
 }

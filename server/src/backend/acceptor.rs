@@ -10,8 +10,10 @@ use konnectivity_transport::{
     error::with_sources,
     id::{AgentId, ServerId},
     identifier::Identifiers,
+    server_list::ServerList,
     stream::{MessageError, ReceiveError},
     wire::{
+        SERVERS_CAPABILITY,
         code::ConnectionCode,
         message::{ControlBody, Drain, Hello, Welcome},
     },
@@ -28,6 +30,7 @@ use super::{
 };
 use crate::{
     auth::{Admitted, Authentication, Carried, Refusal, Shown, Token, TokenLife},
+    membership::{Lists, Membership},
     metrics::Metrics,
     worker::Worker,
 };
@@ -39,8 +42,8 @@ const IDLE_CHECK: Duration = Duration::from_millis(100);
 pub struct Acceptor {
     /// Who we say we are.
     pub server_id: ServerId,
-    /// How many servers we say there are.
-    pub server_count: u32,
+    /// Which servers we say there are.
+    pub membership: Membership,
     /// Where agents are registered.
     pub registry: Arc<Registry<Backend>>,
     /// Where connections are placed.
@@ -59,6 +62,8 @@ struct Greeted {
     agent_id: AgentId,
     identifiers: Identifiers,
     admitted: Admitted,
+    /// Whether it uses lists of servers.
+    wants_servers: bool,
 }
 
 impl Acceptor {
@@ -90,7 +95,7 @@ impl Acceptor {
                 return;
             }
         };
-        let Greeted { control, agent_id, identifiers, admitted } = match self.greet(&connection).await {
+        let Greeted { control, agent_id, identifiers, admitted, wants_servers } = match self.greet(&connection).await {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::warn!(error = %with_sources(&error), "an agent was not accepted");
@@ -100,7 +105,8 @@ impl Acceptor {
         let backend = Arc::new(Backend::new(&agent_id, identifiers, number, Carrier::Quic(connection.clone()), worker));
         let registration = self.registry.register(backend.clone());
         tracing::info!(%agent_id, carrier = "quic", username = admitted.username, "agent connected");
-        self.attend(&backend, registration, &connection, (control, admitted.life)).await;
+        let lists = wants_servers.then(|| self.membership.lists());
+        self.attend(&backend, registration, &connection, (control, admitted.life, lists)).await;
         let reason = connection.closed().await;
         tracing::info!(%agent_id, %reason, "agent disconnected");
     }
@@ -125,14 +131,20 @@ impl Acceptor {
             Ok(admitted) => admitted,
             Err(refusal) => return refused(refusal.connection_code(), refusal.to_string()),
         };
+        let wants_servers = hello.capabilities.iter().any(|name| name == SERVERS_CAPABILITY);
+        // Said only when a list follows at once: the agent waits for it before it looks for other servers.
+        let lists_servers = wants_servers && self.membership.is_known();
         let welcome = Welcome {
             server_id: self.server_id.to_string(),
-            server_count: self.server_count,
+            server_count: match wants_servers {
+                true => self.membership.count(),
+                false => self.membership.lasting_count(),
+            },
             software: format!("konnectivity-quic {}", version::VERSION),
-            capabilities: Vec::new(),
+            capabilities: Some(SERVERS_CAPABILITY.to_owned()).into_iter().filter(|_| lists_servers).collect(),
         };
         match control.sender.send(ControlBody::Welcome(welcome)).await {
-            Ok(()) => Ok(Greeted { control, agent_id, identifiers, admitted }),
+            Ok(()) => Ok(Greeted { control, agent_id, identifiers, admitted, wants_servers }),
             Err(error) => Err(HelloError::Protocol(error.to_string())),
         }
     }
@@ -143,7 +155,7 @@ impl Acceptor {
         backend: &Backend,
         registration: Registration<Backend>,
         connection: &Connection,
-        (mut control, life): (ControlStream, Option<TokenLife>),
+        (mut control, life, mut lists): (ControlStream, Option<TokenLife>, Option<Lists>),
     ) {
         let mut registration = Some(registration);
         let (renew, renewed) = watch::channel(None);
@@ -175,16 +187,40 @@ impl Acceptor {
                     connection.close(ConnectionCode::Unauthorized, has_expired.as_deref().unwrap_or_default());
                     return;
                 }
+                list = next_list(&mut lists) => {
+                    if !say(connection, &mut control, ControlBody::Servers(list.to_wire())).await {
+                        return;
+                    }
+                    continue;
+                }
             };
             if std::mem::replace(&mut told, true) {
                 continue;
             }
-            if let Err(error) = control.sender.send(ControlBody::Drain(Drain { reason: drain })).await {
-                // If the connection is gone already, this changes nothing.
-                connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
+            // Who leaves is not asked about others any more.
+            lists = None;
+            if !say(connection, &mut control, ControlBody::Drain(Drain { reason: drain })).await {
                 return;
             }
         }
+    }
+}
+
+/// Says something to the agent. `false`: the connection is of no more use.
+async fn say(connection: &Connection, control: &mut ControlStream, body: ControlBody) -> bool {
+    let said = control.sender.send(body).await;
+    if let Err(error) = &said {
+        // If the connection is gone already, this changes nothing.
+        connection.close(ConnectionCode::Protocol, &format!("control stream: {error}"));
+    }
+    said.is_ok()
+}
+
+/// The next list of servers; never, if there are none.
+async fn next_list(lists: &mut Option<Lists>) -> Arc<ServerList> {
+    match lists {
+        Some(lists) => lists.next().await,
+        None => std::future::pending().await,
     }
 }
 

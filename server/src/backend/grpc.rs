@@ -29,6 +29,7 @@ use crate::{
         stream::PeerStream,
     },
     auth::Authentication,
+    membership::Membership,
     metrics::Metrics,
 };
 
@@ -37,7 +38,7 @@ pub struct Port {
     /// Who we say we are.
     pub server_id: ServerId,
     /// How many servers we say there are.
-    pub server_count: u32,
+    pub membership: Membership,
     /// Where agents are registered.
     pub registry: Arc<Registry<Backend>>,
     /// Where connections are placed.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use konnectivity_process::testing::reference::{self, Differences, KLOG, Kind::*, ReferenceFlag, Status::*, row};
 
-use super::tests::{Fixture, refused, valid};
+use super::tests::{Fixture, valid};
 use super::*;
 use crate::auth::Expected;
 
@@ -52,9 +52,15 @@ const REFERENCE: &[ReferenceFlag] = &[
     row("cipher-suites", Strings, "", Same, "The suites with CBC are taken with a warning and are not used"),
     row("tls-min-version", Text, "", Same, ""),
     row("xfr-channel-size", Int, "10", WithoutEffect, ""),
-    row("enable-lease-controller", Bool, "false", RefusedUntilLater, ""),
-    row("lease-namespace", Text, "kube-system", WithoutEffect, ""),
-    row("lease-label", Text, "k8s-app=konnectivity-server", WithoutEffect, ""),
+    row(
+        "enable-lease-controller",
+        Bool,
+        "false",
+        Same,
+        "The lease is deleted when the drain begins, not when it ends. --server-id must be fit for the name of an object",
+    ),
+    row("lease-namespace", Text, "kube-system", Same, ""),
+    row("lease-label", Text, "k8s-app=konnectivity-server", Same, ""),
     row(
         "graceful-shutdown-timeout",
         Duration,
@@ -137,13 +143,12 @@ fn compatibility_document_is_current() {
 }
 
 #[test]
-fn a_manifest_that_asks_for_leases_is_refused_for_that_alone() {
+fn a_manifest_that_asks_for_leases_is_taken() {
     let cluster = Cluster::new();
     let mut multinode = cluster.arguments(KIND);
     multinode.push("--enable-lease-controller".into());
-    let problems = refused(&multinode);
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    assert!(problems[0].contains("--enable-lease-controller is not yet supported"), "{problems:?}");
+    let config = valid(&multinode);
+    assert!(config.leases.is_some() && config.agent_rules.kubernetes.is_some());
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! What the options say of the Kubernetes API: how to reach it, tokens of agents and what they may say of themselves,
-//! leases of servers. Leases are for a later version, so that what switches them on is refused.
+//! What the options say of the Kubernetes API: how to reach it, tokens of agents and what they may say of themselves.
 
 use std::path::PathBuf;
 
-use konnectivity_process::{check, float::Float32, labels::Labels, problems::Problems};
+use konnectivity_process::{check, float::Float32, problems::Problems};
 
 use crate::{
     auth::{DrainExpired, Exceptions, Expected, IdentifierPolicy},
@@ -47,29 +46,21 @@ fn of_tokens(options: &Options) -> [(&'static str, &String); 3] {
     ]
 }
 
-/// Checks everything that has to do with the Kubernetes API.
+/// Checks everything that has to do with the Kubernetes API, but for leases.
 pub(super) fn check(options: &Options, problems: &mut Problems) -> Option<AgentRules> {
     let tokens = wants_tokens(options).then(|| tokens(options, problems));
-    if options.enable_lease_controller {
-        let remedy = "leave --enable-lease-controller out, and set --server-count to the number of servers";
-        check::not_yet_supported(problems, "enable-lease-controller", "--enable-lease-controller is", remedy);
-    }
-    // The reference needs it although nothing uses it without leases.
-    if let Err(error) = options.lease_label.parse::<Labels>() {
-        problems.rule("lease-label", error, "set it as in k8s-app=konnectivity-server");
-    }
     let drain_expired = drain_expired(&options.drain_expired_tokens, problems);
     let identifiers = identifiers(options, problems);
     let path = options.kubeconfig.as_str();
     let kubeconfig = check::file_called(problems, "kubeconfig", path, &format!("checking KubeconfigPath {path:?}"));
     let burst = check::number(problems, "kubeconfig-burst", options.kubeconfig_burst, 0..=i64::from(u32::MAX));
-    let needed = tokens.is_some() || matches!(identifiers, Some(IdentifierPolicy::OwnNode(_)));
+    let for_agents = tokens.is_some() || matches!(identifiers, Some(IdentifierPolicy::OwnNode(_)));
     let kubernetes = Kubernetes { kubeconfig, qps: options.kubeconfig_qps, burst: burst? };
     Some(AgentRules {
         tokens,
         drain_expired: drain_expired?,
         identifiers: identifiers?,
-        kubernetes: needed.then_some(kubernetes),
+        kubernetes: (for_agents || options.enable_lease_controller).then_some(kubernetes),
     })
 }
 

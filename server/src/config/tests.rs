@@ -304,7 +304,6 @@ fn each_problem() {
             "--kubeconfig={missing}",
             "checking KubeconfigPath \"{missing}\", got stat {missing}: no such file or directory",
         ),
-        ("--enable-lease-controller", "--enable-lease-controller is not yet supported"),
         ("--worker-threads=-1", "is out of range; set it to 0 up to 1024"),
         ("--log-level=verbose", "\"verbose\" is not a level"),
         ("--log-format=xml", "is not a format; set it to text or json"),
@@ -479,11 +478,13 @@ fn what_agents_over_grpc_may_not_have_is_refused() {
 fn what_is_set_and_has_no_effect_is_told_once() {
     let fixture = Fixture::new();
     let mut flags = fixture.tcp();
-    flags.extend(["--xfr-channel-size=10", "--lease-namespace=a", "--skip-headers", "--log-file=x"].map(str::to_owned));
+    flags.extend(
+        ["--xfr-channel-size=10", "--warn-on-channel-limit", "--skip-headers", "--log-file=x"].map(str::to_owned),
+    );
     assert_eq!(
         valid(&flags).notices,
         [
-            "taken and without effect here: --lease-namespace, --xfr-channel-size, --skip-headers",
+            "taken and without effect here: --warn-on-channel-limit, --xfr-channel-size, --skip-headers",
             "logs go to standard error, as --logtostderr says; without effect then: --log-file",
         ]
     );

@@ -47,7 +47,6 @@ impl LeaseMetrics {
     }
 }
 
-#[allow(dead_code, reason = "called by what cares for leases, which is not there yet")]
 impl LeaseMetrics {
     /// An expired lease is gone.
     pub fn culled(&self) {
@@ -65,7 +64,6 @@ impl LeaseMetrics {
     }
 }
 
-#[allow(dead_code, reason = "as above")]
 fn called(calls: &IntCounterVec, latency: &HistogramVec, status: u16, reason: &str, took: Duration) {
     let status = status.to_string();
     calls.with_label_values(&[status.as_str(), reason]).inc();

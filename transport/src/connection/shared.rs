@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     bytes_received: AtomicU64,
     stream_limit: AtomicU32,
     max_dials: u32,
+    most_unacknowledged: usize,
     /// Streams that were watched for a stop and then reset: the QUIC library keeps an entry for each until the
     /// connection ends.
     pub(crate) watched_resets: AtomicUsize,
@@ -79,6 +80,7 @@ impl Shared {
             bytes_received: AtomicU64::new(0),
             stream_limit: AtomicU32::new(first_stream_limit(settings)),
             max_dials: settings.max_dials,
+            most_unacknowledged: settings.most_unacknowledged,
             watched_resets: AtomicUsize::new(0),
         }
     }
@@ -117,7 +119,8 @@ impl Shared {
         let last = self.credit_sampled_at.load(Ordering::Relaxed);
         if now.saturating_sub(last) >= CREDIT_SAMPLE.as_micros() as u64 {
             self.credit_sampled_at.store(now, Ordering::Relaxed);
-            self.credit.set_limit(credit::limit_for(self.quinn.stats().path.cwnd));
+            let limit = credit::limit_for(self.quinn.stats().path.cwnd);
+            self.credit.set_limit(limit.min(self.most_unacknowledged));
         }
     }
 

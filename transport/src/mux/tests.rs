@@ -339,6 +339,22 @@ async fn what_waits_is_paid_for_and_given_back() {
 }
 
 #[tokio::test]
+async fn a_spent_budget_ends_the_stalled_dial_though_nothing_more_is_read() {
+    // No dial gets near its own bounds: the budget alone has stopped the stream, before any dial was stalled for long.
+    let ends = Ends::with(256 * 1024, 1 << 30);
+    let (stalled, mut flooding) = ends.dial(1);
+    let (mut reading, mut echoing) = ends.dial(2);
+    let flood = tokio::spawn(async move { flooding.socket.write_all(&pattern(4_000_000)).await });
+    until(|| ends.budget.used() > 0).await;
+    assert_eq!(stalled.outcome().await, Outcome::OverBudget);
+    drop(flood.await.unwrap());
+    echoing.socket.write_all(b"after it").await.unwrap();
+    let mut answer = [0; 8];
+    reading.socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"after it");
+}
+
+#[tokio::test]
 async fn a_lost_stream_ends_its_dials_behind_what_had_come() {
     let ends = Ends::new();
     let (mut client, mut target) = ends.dial(1);

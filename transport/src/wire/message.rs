@@ -20,7 +20,7 @@ pub struct Hello {
     /// Program and version, for logs only.
     #[prost(string, tag = "4")]
     pub software: String,
-    /// Names of optional behaviour the agent understands. None is defined yet; unknown names are ignored.
+    /// Names of optional behaviour the agent understands, such as [`super::SERVERS_CAPABILITY`]; unknown names are ignored.
     #[prost(string, repeated, tag = "5")]
     pub capabilities: Vec<String>,
 }
@@ -37,7 +37,7 @@ pub struct Welcome {
     /// Program and version, for logs only.
     #[prost(string, tag = "3")]
     pub software: String,
-    /// Names of optional behaviour the server understands. None is defined yet; unknown names are ignored.
+    /// Names of optional behaviour the server understands, such as [`super::SERVERS_CAPABILITY`]; unknown names are ignored.
     #[prost(string, repeated, tag = "4")]
     pub capabilities: Vec<String>,
 }

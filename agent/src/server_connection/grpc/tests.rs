@@ -268,6 +268,7 @@ impl Agent {
         let dials = Dials {
             server: connection.server_id().as_str().into(),
             limit: Duration::from_secs(5),
+            socket_bytes: None,
             metrics: metrics.clone(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -14,14 +14,14 @@ use tokio::{
 };
 
 use super::super::{
-    carrier::{GrpcCarrier, QuicCarrier, QuicEnd},
+    carrier::{GrpcCarrier, QuicCarrier, QuicEnd, ServerSays},
     choice::Wanted,
     served::Handle,
     *,
 };
 use crate::{
     metrics::Metrics,
-    server_set::{Connection as _, Connector as _},
+    server_set::{Connection as _, Connector as _, Towards},
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -92,6 +92,10 @@ impl Carrier for Fake {
         1
     }
 
+    fn lists_servers(&self) -> bool {
+        false
+    }
+
     fn remote(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 8091))
     }
@@ -140,6 +144,10 @@ macro_rules! carrier {
                 self.0.server_count()
             }
 
+            fn lists_servers(&self) -> bool {
+                self.0.lists_servers()
+            }
+
             fn remote(&self) -> SocketAddr {
                 self.0.remote()
             }
@@ -158,7 +166,7 @@ carrier!(QuicFake);
 carrier!(GrpcFake);
 
 impl QuicCarrier for QuicFake {
-    async fn serve(self, _: CancellationToken) -> QuicEnd {
+    async fn serve(self, _: ServerSays) -> QuicEnd {
         let (_serving, since) = (self.0.serves(), Instant::now());
         self.0.world.quic_dies.notified().await;
         QuicEnd { silent: true, lasted: since.elapsed() }
@@ -194,7 +202,7 @@ impl Carriers for Fakes {
         error.0 == "silence"
     }
 
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    async fn resolve(&self, _: &Towards) -> io::Result<Vec<SocketAddr>> {
         Ok(vec![SocketAddr::from(([127, 0, 0, 1], 8091))])
     }
 
@@ -256,14 +264,14 @@ impl Agent {
 
     /// Connects, and serves in a task.
     pub(super) async fn up(&mut self) {
-        let connection = self.connector.connect().await.unwrap();
+        let connection = self.connector.connect(&Towards::Any).await.unwrap();
         assert_eq!(connection.server_id().as_str(), "a");
         self.running.spawn(connection.serve());
         tokio::task::yield_now().await;
     }
 
     pub(super) async fn error(&self) -> String {
-        let error = self.connector.connect().await.err().unwrap();
+        let error = self.connector.connect(&Towards::Any).await.err().unwrap();
         with_sources(&error)
     }
 

@@ -112,7 +112,8 @@ impl Connect {
             }
         };
         // The headers go before the agent can be picked, as in the reference: it waits for them without a limit.
-        let Ok(stream) = AgentStream::open(stream, hello::answer(&port.server_id, port.server_count)) else { return };
+        let answer = hello::answer(&port.server_id, port.membership.lasting_count());
+        let Ok(stream) = AgentStream::open(stream, answer) else { return };
         let mut settings = port.mux.clone();
         if writes_all {
             settings.close_pause = Duration::ZERO;

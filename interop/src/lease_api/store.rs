@@ -1,0 +1,249 @@
+//! Objects, their versions, and what requests do to them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use hyper::{Method, Uri};
+use serde_json::{Value, json};
+
+use super::Fault;
+use super::watch::{WatchBody, Watcher};
+
+/// A request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// As in RBAC: get, list, watch, create, update, delete.
+    pub verb: &'static str,
+    /// As in `leases`.
+    pub resource: String,
+    /// Empty: none.
+    pub namespace: String,
+    /// Empty: all.
+    pub name: String,
+    /// The query, decoded.
+    pub query: BTreeMap<String, String>,
+    /// The bearer token.
+    pub bearer: String,
+    /// The body; null for none.
+    pub body: Value,
+}
+
+impl Asked {
+    pub(super) fn new(method: &Method, uri: &Uri, authorization: &str, body: &[u8]) -> Self {
+        let parts: Vec<_> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
+        // /api/v1/..., /apis/group/v1/...
+        let parts =
+            if parts.first() == Some(&"api") { &parts[2.min(parts.len())..] } else { &parts[3.min(parts.len())..] };
+        let (namespace, parts) = match parts {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            parts => ("", parts),
+        };
+        let query: BTreeMap<_, _> = uri.query().unwrap_or_default().split('&').filter_map(pair).collect();
+        let name = parts.get(1).copied().unwrap_or_default();
+        let watches = matches!(query.get("watch").map(String::as_str), Some("true" | "1"));
+        let verb = match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ if watches => "watch",
+            _ if name.is_empty() => "list",
+            _ => "get",
+        };
+        Self {
+            verb,
+            resource: parts.first().copied().unwrap_or_default().to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            query,
+            bearer: authorization.strip_prefix("Bearer ").unwrap_or_default().to_owned(),
+            body: serde_json::from_slice(body).unwrap_or_default(),
+        }
+    }
+}
+
+fn pair(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    Some((name.to_owned(), decoded(value)))
+}
+
+/// `%3D` is `=`.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, more)) = rest.split_first() {
+        let escaped = (byte == b'%').then(|| more.get(..2)).flatten();
+        let escaped = escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
+        rest = if escaped.is_some() { &more[2..] } else { more };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) body: Value,
+}
+
+impl Answer {
+    fn ok(body: Value) -> Self {
+        Self { code: 200, body }
+    }
+
+    pub(super) fn status(code: u16, reason: &str, message: &str) -> Self {
+        let body = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": reason, "code": code,
+        });
+        Self { code, body }
+    }
+}
+
+type Key = (String, String, String);
+
+/// What there is.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    version: u64,
+    objects: BTreeMap<Key, Value>,
+    /// Every change: its version, the resource, the event.
+    changes: Vec<(u64, String, Value)>,
+    watchers: Vec<Watcher>,
+    faults: HashMap<(&'static str, &'static str), Fault>,
+    pub(super) asked: Vec<Asked>,
+}
+
+impl Store {
+    pub(super) fn fail(&mut self, verb: &'static str, resource: &'static str, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.faults.insert((verb, resource), fault),
+            None => self.faults.remove(&(verb, resource)),
+        };
+    }
+
+    /// Notes a request. What is to go wrong with it.
+    pub(super) fn ask(&mut self, asked: &Asked) -> Option<Fault> {
+        self.asked.push(asked.clone());
+        let concerned = |(verb, resource): &&(&str, &str)| *verb == asked.verb && *resource == asked.resource;
+        self.faults.keys().find(concerned).and_then(|key| self.faults.get(key)).copied()
+    }
+
+    pub(super) fn objects(&self, resource: &str) -> Vec<Value> {
+        self.objects.iter().filter(|(key, _)| key.0 == resource).map(|(_, object)| object.clone()).collect()
+    }
+
+    pub(super) fn put(&mut self, resource: &str, mut object: Value) {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (resource.to_owned(), text("namespace"), text("name"));
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let kind = match self.objects.get(&key) {
+            Some(before) => {
+                object["metadata"]["uid"] = before["metadata"]["uid"].clone();
+                "MODIFIED"
+            }
+            None => {
+                object["metadata"]["uid"] = format!("uid-{}", self.version).into();
+                "ADDED"
+            }
+        };
+        self.objects.insert(key, object.clone());
+        self.tell(resource, json!({"type": kind, "object": object}));
+    }
+
+    pub(super) fn remove(&mut self, resource: &str, namespace: &str, name: &str) {
+        let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());
+        let Some(mut object) = self.objects.remove(&key) else { return };
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        self.tell(resource, json!({"type": "DELETED", "object": object}));
+    }
+
+    fn tell(&mut self, resource: &str, event: Value) {
+        self.watchers.retain(|watcher| watcher.tell(resource, &event));
+        self.changes.push((self.version, resource.to_owned(), event));
+    }
+
+    /// Changes from the version that is asked for, until the time that is asked for has passed.
+    pub(super) fn watch(&mut self, asked: &Asked) -> WatchBody {
+        let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<u64>().ok());
+        let since = number("resourceVersion").unwrap_or(0);
+        let limit = Duration::from_secs(number("timeoutSeconds").unwrap_or(300));
+        let (watcher, body) = Watcher::new(asked, limit);
+        for (_, resource, event) in self.changes.iter().filter(|(version, ..)| *version > since) {
+            watcher.tell(resource, event);
+        }
+        self.watchers.push(watcher);
+        body
+    }
+
+    pub(super) fn answer(&mut self, asked: &Asked) -> Answer {
+        match asked.verb {
+            "list" => self.list(asked),
+            "create" => self.create(asked),
+            verb => match self.objects.get(&key(asked)).cloned() {
+                None => Answer::status(404, "NotFound", &format!("{} {:?} not found", asked.resource, asked.name)),
+                Some(object) => self.on_object(verb, asked, object),
+            },
+        }
+    }
+
+    fn on_object(&mut self, verb: &str, asked: &Asked, object: Value) -> Answer {
+        let wanted = match verb {
+            "update" => &asked.body["metadata"]["resourceVersion"],
+            _ => &asked.body["preconditions"]["resourceVersion"],
+        };
+        let conflicts = wanted.is_string() && *wanted != object["metadata"]["resourceVersion"];
+        match verb {
+            "get" => Answer::ok(object),
+            _ if conflicts => Answer::status(409, "Conflict", "the object has been modified"),
+            "update" => {
+                self.put(&asked.resource, asked.body.clone());
+                Answer::ok(self.objects[&key(asked)].clone())
+            }
+            "delete" => {
+                self.remove(&asked.resource, &asked.namespace, &asked.name);
+                Answer::ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
+            }
+            other => Answer::status(405, "MethodNotAllowed", other),
+        }
+    }
+
+    fn list(&self, asked: &Asked) -> Answer {
+        let selector = asked.query.get("labelSelector").map(String::as_str).unwrap_or_default();
+        let of = |(key, object): &(&Key, &Value)| {
+            key.0 == asked.resource
+                && (asked.namespace.is_empty() || key.1 == asked.namespace)
+                && selects(selector, object)
+        };
+        let items: Vec<_> = self.objects.iter().filter(of).map(|(_, object)| object.clone()).collect();
+        let version = self.version.to_string();
+        Answer::ok(
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}),
+        )
+    }
+
+    fn create(&mut self, asked: &Asked) -> Answer {
+        let name = asked.body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let asked = Asked { name, ..asked.clone() };
+        if self.objects.contains_key(&key(&asked)) {
+            return Answer::status(409, "AlreadyExists", "it is there already");
+        }
+        self.put(&asked.resource, asked.body.clone());
+        Answer { code: 201, body: self.objects[&key(&asked)].clone() }
+    }
+}
+
+fn key(asked: &Asked) -> Key {
+    (asked.resource.clone(), asked.namespace.clone(), asked.name.clone())
+}
+
+/// Whether an object has the labels of a selector of equalities.
+pub(super) fn selects(selector: &str, object: &Value) -> bool {
+    selector.split(',').filter(|part| !part.is_empty()).all(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        object["metadata"]["labels"][name.trim()] == value.trim_start_matches('=').trim()
+    })
+}
