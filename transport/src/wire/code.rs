@@ -61,7 +61,7 @@ pub enum StreamCode {
 
 impl ConnectionCode {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Dropped,
         Self::Drained,
         Self::Protocol,
