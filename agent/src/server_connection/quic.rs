@@ -200,7 +200,7 @@ impl QuicCarrier for QuicConnection {
         };
         match &lost {
             ConnectionLost::Closed { code: Some(ConnectionCode::Unauthorized), .. } => {
-                tracing::error!(reason = %lost, "disconnected by a server");
+                tracing::error!(reason = %lost, "disconnected from a server");
             }
             _ => tracing::info!(reason = %lost, "disconnected from a server"),
         }
