@@ -103,17 +103,15 @@ async fn an_unknown_mode_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_for_a_later_version_is_refused_and_not_forgotten() {
+async fn leases_need_a_kubernetes_api_that_is_known() {
     let stage = Stage::new();
-    for (flag, words) in [
-        ("--enable-lease-controller".to_owned(), "--enable-lease-controller is not yet supported"),
-        ("--lease-label=".to_owned(), "lease-label = \"\" (flag): empty string provided"),
-    ] {
-        let said = stage.server_refuses(&[&flag]).await;
-        assert!(one_problem(&said).contains(words), "{said}");
-    }
+    let words = "--kubeconfig is not set and this is not a pod";
+    let said = stage.server_refuses(&["--enable-lease-controller"]).await;
+    assert!(said.contains(words), "{said}");
     let said = stage.agent_refuses(&["--count-server-leases"]).await;
-    assert!(one_problem(&said).contains("--count-server-leases is not yet supported"), "{said}");
+    assert!(said.contains(words), "{said}");
+    let said = stage.server_refuses(&["--lease-label="]).await;
+    assert!(one_problem(&said).contains("lease-label = \"\" (flag): empty string provided"), "{said}");
 }
 
 #[tokio::test]

@@ -219,11 +219,6 @@ pub fn without_effect<'s>(problems: &Problems, settings: impl IntoIterator<Item 
     (!flags.is_empty()).then(|| format!("taken and without effect here: {}", flags.join(", ")))
 }
 
-/// A setting that asks for what is not there yet: taken and forgotten, it would be worse than refused.
-pub fn not_yet_supported(problems: &mut Problems, setting: &str, flags: &str, remedy: &str) {
-    problems.add(setting, format_args!("{flags} not yet supported by this version"), remedy);
-}
-
 /// A setting's name as words: `server-port` is the server port.
 fn spoken(setting: &str) -> String {
     setting.replace('-', " ")
