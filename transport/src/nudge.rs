@@ -14,8 +14,8 @@
 //! What counts is acknowledgement, not what else comes: an end whose window is full and that has more to send sends
 //! acknowledgements along with nudges and probes only, so that its peer waits for them, too.
 //!
-//! An agent with nothing under way nudges when it becomes quiet while dials are open, at first after 2 s. Each answer doubles that, up to where
-//! keep-alive takes over: a dial that rests costs three packets, not one every second.
+//! An agent with nothing under way nudges when it becomes quiet while dials are open, at first after 2 s. Each answer
+//! doubles that, up to where keep-alive takes over: a dial that rests costs three packets, not one every second.
 
 use std::time::Duration;
 
