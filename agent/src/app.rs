@@ -1,6 +1,7 @@
 //! Builds the parts, joins them, drains them.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -96,18 +97,7 @@ pub async fn run(config: Config) -> Result<()> {
     };
     let attempt_limit = GRPC_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
     let grpc = grpc_connector(&config, &client_tls, budget.clone());
-    let quic = QuicConnector {
-        host: config.server.host.clone(),
-        agent_id: config.agent_id.clone(),
-        identifiers: config.identifiers_query.clone(),
-        token: config.token.clone(),
-        tls: client_tls,
-        settings: config.quic.clone(),
-        budget,
-        dials: dials.clone(),
-        drain: stopping.drain.clone(),
-        leave: leave.clone(),
-    };
+    let quic = quic_connector(&config, client_tls, budget, &dials, &stopping.drain, &leave);
     // Through a proxy, there is one way to all servers.
     let direct = if grpc.proxy.is_some() { DirectPolicy::Nowhere } else { config.direct_servers.clone() };
     let carriers = AgentCarriers { quic, grpc, direct, dials, drain: stopping.drain.clone(), leave: leave.clone() };
@@ -123,12 +113,7 @@ pub async fn run(config: Config) -> Result<()> {
     });
     let still_served = served;
     let (counts, leases) = watch::channel(None);
-    let counting = async {
-        match counter {
-            Some((kubernetes, scope)) => match lease_count::count(kubernetes, scope, lease_metrics, counts).await {},
-            None => drop(counts),
-        }
-    };
+    let counting = count_leases(counter, lease_metrics, counts, stopping.drain.clone());
     let settings = ServerSetSettings {
         sync_interval: config.reconnect.interval,
         sync_interval_cap: config.reconnect.interval_cap,
@@ -153,17 +138,9 @@ pub async fn run(config: Config) -> Result<()> {
             tasks.close();
             tasks.wait().await;
         };
-        // A draining agent looks for no servers.
-        let counting = async {
-            tokio::select! {
-                () = counting => {}
-                () = stopping.drain.cancelled() => {}
-            }
-            std::future::pending::<()>().await
-        };
         tokio::select! {
             () = connections => {}
-            () = counting => {}
+            never = counting => match never {},
             () = deadline(&leave, &stopping.stop, config.graceful_shutdown_timeout, &dials_stop) => {
                 tracing::warn!("stopped with connections still open");
                 close(&still_served).await;
@@ -183,6 +160,25 @@ pub async fn run(config: Config) -> Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Counts leases, if any are to be counted, until a drain begins: a draining agent looks for no servers.
+async fn count_leases(
+    counter: Option<(Kubernetes, LeaseScope)>,
+    metrics: Arc<Metrics>,
+    counts: watch::Sender<Option<u32>>,
+    drain: CancellationToken,
+) -> Infallible {
+    if let Some((kubernetes, scope)) = counter {
+        tokio::select! {
+            never = lease_count::count(kubernetes, scope, metrics, counts) => match never {},
+            () = drain.cancelled() => {}
+        }
+    } else {
+        // Whoever waits for a count learns that there is none.
+        drop(counts);
+    }
+    std::future::pending().await
 }
 
 /// The API whose leases are counted, and which of them, if any are.
@@ -230,6 +226,28 @@ fn configured(transports: &Transports) -> String {
         (Some(HttpProxy { host, port, .. }), _) => format!("the HTTP proxy {host}:{port} of HTTPS_PROXY"),
         (None, Wanted::Only(transport)) => format!("--transport={transport}"),
         (None, Wanted::Auto) => String::new(),
+    }
+}
+
+fn quic_connector(
+    config: &Config,
+    tls: Current<ClientTls>,
+    budget: Arc<MemoryBudget>,
+    dials: &Dials,
+    drain: &CancellationToken,
+    leave: &CancellationToken,
+) -> QuicConnector {
+    QuicConnector {
+        host: config.server.host.clone(),
+        agent_id: config.agent_id.clone(),
+        identifiers: config.identifiers_query.clone(),
+        token: config.token.clone(),
+        tls,
+        settings: config.quic.clone(),
+        budget,
+        dials: dials.clone(),
+        drain: drain.clone(),
+        leave: leave.clone(),
     }
 }
 
