@@ -22,6 +22,7 @@
 //! sends 1.25 windows per round trip in bursts of ten packets or more. So the window itself is kept close, and beside a
 //! rival what is in flight follows the acknowledgements.
 
+mod batches;
 mod compete;
 mod controller;
 mod delay;

@@ -22,6 +22,7 @@ use crate::{
     settings::QuicSettings,
     silence::{self, Silence},
     stream::{ReceiveHalf, SendMessageError},
+    udp::split::{Alone, AloneGuard},
     window,
     wire::{
         code::ConnectionCode,
@@ -145,6 +146,8 @@ struct Before {
     received: u64,
     blocked: u64,
     nudge: Nudge,
+    /// Once it is known that batches do not arrive.
+    alone: Option<AloneGuard>,
 }
 
 /// A connection; clones are handles to the same one. It stays open until [`Self::close`] or until the last handle and
@@ -154,6 +157,8 @@ pub struct Connection {
     shared: Arc<Shared>,
     /// The agent's own endpoint, kept as long as the connection.
     endpoint: Option<quinn::Endpoint>,
+    /// Of the socket that it uses.
+    alone: Arc<Alone>,
 }
 
 impl Connection {
@@ -163,8 +168,9 @@ impl Connection {
         settings: &QuicSettings,
         budget: Arc<MemoryBudget>,
         room: Arc<Room>,
+        alone: Arc<Alone>,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(quinn, settings, budget, room)), endpoint }
+        Self { shared: Arc::new(Shared::new(quinn, settings, budget, room)), endpoint, alone }
     }
 
     /// Opens the control stream (agent).
@@ -299,10 +305,29 @@ impl Connection {
                 exposed: self.endpoint.is_some() && self.open_dials() > 0,
                 rtt: stats.path.rtt,
             };
+            if self.shared.room.batches_vanish() {
+                self.send_alone(&mut before.alone);
+            }
             if before.nudge.tick(seen) {
                 self.shared.nudge(u64::from(stats.path.current_mtu));
             }
         }
+    }
+
+    /// Has packets sent one by one to the peer, wherever it is now.
+    fn send_alone(&self, guard: &mut Option<AloneGuard>) {
+        let remote = self.remote();
+        if guard.as_ref().is_some_and(|guard| guard.peer() == remote) {
+            return;
+        }
+        if guard.is_none() {
+            tracing::warn!(
+                %remote,
+                "packets sent in one batch do not arrive: they are sent one by one from now on; \
+                 --quic-segmentation-offload=false does so from the start"
+            );
+        }
+        *guard = Some(self.alone.add(remote));
     }
 
     /// Waits until the connection is gone and says why.

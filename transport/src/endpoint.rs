@@ -24,7 +24,7 @@ use crate::{
     connection::{Connection, ConnectionLost, shared::first_stream_limit},
     settings::QuicSettings,
     tls::{ClientTls, Identity, ServerTls},
-    udp,
+    udp::{self, split::Alone},
     wire::code::ConnectionCode,
 };
 
@@ -168,6 +168,7 @@ pub struct ServerEndpoint {
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
     handshakes: Arc<AtomicUsize>,
+    alone: Arc<Alone>,
 }
 
 /// What handshakes begin with, and what agents are verified by when they end.
@@ -206,7 +207,9 @@ impl ServerEndpoint {
             .min_reset_interval(RESET_INTERVAL)
             .max_udp_payload_size(settings.max_udp_payload)
             .map_err(|_| BindError::Setting { name: "max-udp-payload" })?;
-        let endpoint = quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
+        let alone = Arc::<Alone>::default();
+        let endpoint = udp::split::wrap(socket, alone.clone())
+            .and_then(|socket| quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)))
             .map_err(|source| BindError::Socket { address, source })?;
         let server = Self {
             endpoint,
@@ -215,6 +218,7 @@ impl ServerEndpoint {
             settings: settings.clone(),
             budget,
             handshakes: Arc::default(),
+            alone,
         };
         // For connections whose own settings cannot be made; as these can, there are none.
         server.endpoint.set_server_config(Some(server.config_for(udp::MIN_PAYLOAD, Arc::default())?));
@@ -278,6 +282,7 @@ impl ServerEndpoint {
                 config: self.config_for(payload, room.clone()).ok().map(Arc::new),
                 tls: self.tls.clone(),
                 room,
+                alone: self.alone.clone(),
                 settings: self.settings.clone(),
                 budget: self.budget.clone(),
                 handshake: Handshake::count(&self.handshakes),
@@ -303,6 +308,7 @@ pub struct IncomingConnection {
     config: Option<Arc<quinn::ServerConfig>>,
     tls: Arc<Mutex<Tls>>,
     room: Arc<Room>,
+    alone: Arc<Alone>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
     handshake: Handshake,
@@ -352,7 +358,7 @@ impl IncomingConnection {
             .map_err(|_| ConnectError::Timeout { remote })?
             .map_err(failed)?;
         drop(self.handshake);
-        let connection = Connection::new(quinn, None, &self.settings, self.budget, self.room);
+        let connection = Connection::new(quinn, None, &self.settings, self.budget, self.room, self.alone);
         let tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner).verify.clone();
         let verified = tls.verify(&connection.peer_chain(), UnixTime::now());
         accepted(connection, verified)
@@ -394,7 +400,9 @@ pub async fn connect(
     config
         .max_udp_payload_size(settings.max_udp_payload)
         .map_err(|_| BindError::Setting { name: "max-udp-payload" })?;
-    let endpoint = quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
+    let alone = Arc::<Alone>::default();
+    let endpoint = udp::split::wrap(socket, alone.clone())
+        .and_then(|socket| quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)))
         .map_err(|source| BindError::Socket { address: local, source })?;
     let payload = udp::route_payload(remote, settings.max_udp_payload);
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
@@ -408,7 +416,7 @@ pub async fn connect(
         .await
         .map_err(|_| ConnectError::Timeout { remote })?
         .map_err(|source| ConnectError::Handshake { remote, source: source.into() })?;
-    let connection = Connection::new(quinn, Some(endpoint), settings, budget, room);
+    let connection = Connection::new(quinn, Some(endpoint), settings, budget, room, alone);
     let verified = tls.verify(&name, &connection.peer_chain(), UnixTime::now());
     let refused = connection.clone();
     let accepted = accepted(connection, verified);

@@ -1,5 +1,7 @@
 //! UDP sockets for QUIC: buffer sizes, and what the route to a peer carries.
 
+pub(crate) mod split;
+
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},

@@ -1,4 +1,4 @@
-//! Room for a nudge beyond the congestion window.
+//! Room for a nudge beyond the congestion window, and what else a connection's controller tells of its path.
 //!
 //! When a path is out with a full window under way, only the library's own probes may be sent, and the pauses between them
 //! double: after 20 s the next one may come later than the idle timeout. Who wants to know sooner whether the path is
@@ -9,7 +9,7 @@ use std::{
     any::Any,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -17,11 +17,15 @@ use std::{
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 
-/// Bytes that one connection may send beyond its congestion window, and how often there was no reason for them.
+use super::batches::Batches;
+
+/// Bytes that one connection may send beyond its congestion window, how often there was no reason for them, and whether
+/// its batches arrive.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     bytes: AtomicU64,
     acknowledged: AtomicU64,
+    batches_vanish: AtomicBool,
 }
 
 impl Room {
@@ -43,6 +47,11 @@ impl Room {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
+    /// Packets that are sent in one batch do not arrive, and others do.
+    pub(crate) fn batches_vanish(&self) -> bool {
+        self.batches_vanish.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: u64) {
         // Whoever makes room at the same time has made it for what comes next.
         let left = |room: u64| (room > 0).then(|| room.saturating_sub(bytes));
@@ -62,7 +71,12 @@ pub(super) struct RoomFactory {
 
 impl ControllerFactory for RoomFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(WithRoom { inner: self.inner.clone().build(now, current_mtu), room: self.room.clone(), in_flight: 0 })
+        Box::new(WithRoom {
+            inner: self.inner.clone().build(now, current_mtu),
+            room: self.room.clone(),
+            in_flight: 0,
+            batches: Batches::new(current_mtu),
+        })
     }
 }
 
@@ -72,31 +86,39 @@ struct WithRoom {
     room: Arc<Room>,
     /// At least the bytes in flight: packets that need no acknowledgement count too, until the next one comes.
     in_flight: u64,
+    batches: Batches,
 }
 
 impl Controller for WithRoom {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.in_flight = self.in_flight.saturating_add(bytes);
         self.room.take(bytes);
+        self.batches.on_sent(now, bytes);
         self.inner.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.batches.on_ack(sent);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest: Option<u64>) {
         self.in_flight = in_flight;
         self.room.end();
+        if self.batches.vanish() {
+            self.room.batches_vanish.store(true, Ordering::Relaxed);
+        }
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
         self.in_flight = self.in_flight.saturating_sub(lost_bytes);
+        self.batches.on_loss(sent);
         self.inner.on_congestion_event(now, sent, persistent, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.batches.on_packet_size(new_mtu);
         self.inner.on_mtu_update(new_mtu);
     }
 
@@ -109,7 +131,12 @@ impl Controller for WithRoom {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), room: self.room.clone(), in_flight: self.in_flight })
+        Box::new(Self {
+            inner: self.inner.clone_box(),
+            room: self.room.clone(),
+            in_flight: self.in_flight,
+            batches: self.batches.clone(),
+        })
     }
 
     fn initial_window(&self) -> u64 {
