@@ -22,7 +22,10 @@ use crate::{
     settings::QuicSettings,
     silence::{self, Silence},
     stream::{ReceiveHalf, SendMessageError},
-    udp::split::{Alone, AloneGuard},
+    udp::{
+        split::{Alone, AloneGuard},
+        suspicion::{self, Sending, Suspicion},
+    },
     window,
     wire::{
         code::ConnectionCode,
@@ -146,8 +149,11 @@ struct Before {
     received: u64,
     blocked: u64,
     nudge: Nudge,
-    /// Once it is known that batches do not arrive.
+    suspicion: Suspicion,
+    /// While packets are sent one by one.
     alone: Option<AloneGuard>,
+    /// That batches do not arrive is logged.
+    told: bool,
 }
 
 /// A connection; clones are handles to the same one. It stays open until [`Self::close`] or until the last handle and
@@ -296,6 +302,13 @@ impl Connection {
             if silence.tick(silence::Seen { heard: stats.udp_rx.datagrams, min_rtt: stats.path.min_rtt }) {
                 return self.shared.time_out();
             }
+            let sending = before.suspicion.tick(suspicion::Seen {
+                proven: self.shared.room.batches_vanish(),
+                acknowledged: self.shared.room.acknowledged(),
+                owed: self.shared.credit.used() > 0,
+                rtt: stats.path.rtt,
+            });
+            self.send(sending, &mut before);
             let seen = nudge::Seen {
                 heard: stats.udp_rx.datagrams,
                 moved: stats.frame_rx.stream,
@@ -305,29 +318,29 @@ impl Connection {
                 exposed: self.endpoint.is_some() && self.open_dials() > 0,
                 rtt: stats.path.rtt,
             };
-            if self.shared.room.batches_vanish() {
-                self.send_alone(&mut before.alone);
-            }
             if before.nudge.tick(seen) {
                 self.shared.nudge(u64::from(stats.path.current_mtu));
             }
         }
     }
 
-    /// Has packets sent one by one to the peer, wherever it is now.
-    fn send_alone(&self, guard: &mut Option<AloneGuard>) {
-        let remote = self.remote();
-        if guard.as_ref().is_some_and(|guard| guard.peer() == remote) {
+    /// Has packets sent to the peer, wherever it is now, in batches or one by one.
+    fn send(&self, sending: Sending, before: &mut Before) {
+        if sending == Sending::Batches {
+            before.alone = None;
             return;
         }
-        if guard.is_none() {
+        let remote = self.remote();
+        if sending == Sending::Alone && !std::mem::replace(&mut before.told, true) {
             tracing::warn!(
                 %remote,
                 "packets sent in one batch do not arrive: they are sent one by one from now on; \
                  --quic-segmentation-offload=false does so from the start"
             );
         }
-        *guard = Some(self.alone.add(remote));
+        if before.alone.as_ref().is_none_or(|guard| guard.peer() != remote) {
+            before.alone = Some(self.alone.add(remote));
+        }
     }
 
     /// Waits until the connection is gone and says why.

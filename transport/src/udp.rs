@@ -1,6 +1,7 @@
 //! UDP sockets for QUIC: buffer sizes, and what the route to a peer carries.
 
 pub(crate) mod split;
+pub(crate) mod suspicion;
 
 use std::{
     io,

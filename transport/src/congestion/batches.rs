@@ -17,19 +17,29 @@ const ALONE: u32 = 3;
 /// Sends that are remembered. With more under way, batches are seen to arrive by the later ones.
 const REMEMBERED: usize = 32;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Alone,
-    Batch,
-    /// Both at the same time: an acknowledgement does not tell which of them arrived.
-    Mixed,
+/// What was sent at one time: the library may send batches and single packets then, and an acknowledgement does not tell
+/// whose it is.
+#[derive(Debug, Clone)]
+struct Sent {
+    at: Instant,
+    /// Bytes in batches, and in packets sent alone.
+    batches: u64,
+    alone: u64,
+    acknowledged: u64,
+}
+
+impl Sent {
+    /// More is acknowledged than was sent alone.
+    fn batches_arrive(&self) -> bool {
+        self.batches > 0 && self.acknowledged > self.alone
+    }
 }
 
 /// What has become of the batches of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Batches {
     packet: u64,
-    sent: VecDeque<(Instant, Kind)>,
+    sent: VecDeque<Sent>,
     lost: u32,
     alone: u32,
 }
@@ -46,41 +56,36 @@ impl Batches {
 
     /// So many bytes were sent at once.
     pub(super) fn on_sent(&mut self, now: Instant, bytes: u64) {
-        let kind = if bytes > self.packet { Kind::Batch } else { Kind::Alone };
-        match self.sent.back_mut() {
-            Some((at, known)) if *at == now => *known = if *known == kind { kind } else { Kind::Mixed },
-            _ => {
-                if self.sent.len() == REMEMBERED {
-                    self.sent.pop_front();
-                }
-                self.sent.push_back((now, kind));
+        if self.sent.back().is_none_or(|last| last.at != now) {
+            if self.sent.len() == REMEMBERED {
+                self.sent.pop_front();
             }
+            self.sent.push_back(Sent { at: now, batches: 0, alone: 0, acknowledged: 0 });
+        }
+        if let Some(last) = self.sent.back_mut() {
+            *if bytes > self.packet { &mut last.batches } else { &mut last.alone } += bytes;
         }
     }
 
-    /// A packet is acknowledged that was sent at `sent`.
-    pub(super) fn on_ack(&mut self, sent: Instant) {
-        let Some(at) = self.find(sent) else { return };
-        match at {
-            Kind::Batch => (self.lost, self.alone) = (0, 0),
-            Kind::Alone if self.lost > 0 => self.alone = self.alone.saturating_add(1),
-            Kind::Alone | Kind::Mixed => {}
+    /// A packet of so many bytes is acknowledged that was sent at `sent`.
+    pub(super) fn on_ack(&mut self, sent: Instant, bytes: u64) {
+        let Ok(place) = self.sent.binary_search_by_key(&sent, |sent| sent.at) else { return };
+        let first = self.sent[place].acknowledged == 0;
+        self.sent[place].acknowledged += bytes;
+        if self.sent[place].batches_arrive() {
+            (self.lost, self.alone) = (0, 0);
+        } else if first && self.lost > 0 {
+            self.alone = self.alone.saturating_add(1);
         }
-        // What is left of it is not missed.
-        self.sent.retain(|(time, _)| *time != sent);
-    }
-
-    fn find(&self, sent: Instant) -> Option<Kind> {
-        self.sent.iter().find(|(time, _)| *time == sent).map(|(_, kind)| *kind)
     }
 
     /// Packets are lost, the last of them sent at `sent`.
     pub(super) fn on_loss(&mut self, sent: Instant) {
-        while let Some((time, kind)) = self.sent.front().copied()
-            && time <= sent
+        while let Some(first) = self.sent.front()
+            && first.at <= sent
         {
+            self.lost = self.lost.saturating_add(u32::from(first.batches > 0 && !first.batches_arrive()));
             self.sent.pop_front();
-            self.lost = self.lost.saturating_add(u32::from(kind == Kind::Batch));
         }
     }
 
@@ -118,7 +123,7 @@ mod tests {
         fn lose_batch(&mut self) {
             let batch = self.send(7);
             let probe = self.send(1);
-            self.batches.on_ack(probe);
+            self.batches.on_ack(probe, 30);
             self.batches.on_loss(batch);
         }
     }
@@ -141,7 +146,7 @@ mod tests {
             path.lose_batch();
             path.lose_batch();
             let batch = path.send(2);
-            path.batches.on_ack(batch);
+            path.batches.on_ack(batch, u64::from(PACKET));
             path.batches.on_loss(batch);
             assert!(!path.batches.vanish());
         }
@@ -169,25 +174,25 @@ mod tests {
         assert!(!path.batches.vanish());
     }
 
+    /// A batch and a packet alone at the same time, of which `bytes` arrive.
+    fn mixed(path: &mut Path, bytes: &[u64]) {
+        let batch = path.send(7);
+        path.batches.on_sent(batch, 100);
+        for bytes in bytes {
+            path.batches.on_ack(batch, *bytes);
+        }
+        path.batches.on_loss(batch);
+    }
+
     #[test]
-    fn what_is_sent_at_the_same_time_proves_nothing() {
+    fn what_is_sent_alone_at_the_same_time_does_not_speak_for_the_batch() {
         let mut path = Path::new();
         for _ in 0..PROOF {
-            path.lose_batch();
-            let batch = path.send(7);
-            path.batches.on_sent(batch, 100);
-            path.batches.on_ack(batch);
+            mixed(&mut path, &[100]);
         }
-        assert!(path.batches.vanish(), "neither that batches arrive");
-        let mut path = Path::new();
-        for _ in 0..100 {
-            let batch = path.send(7);
-            path.batches.on_sent(batch, 100);
-            let probe = path.send(1);
-            path.batches.on_ack(probe);
-            path.batches.on_loss(batch);
-        }
-        assert!(!path.batches.vanish(), "nor that they do not");
+        assert!(path.batches.vanish());
+        mixed(&mut path, &[100, u64::from(PACKET)]);
+        assert!(!path.batches.vanish(), "the batch has arrived, too");
     }
 
     #[test]

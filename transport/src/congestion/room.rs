@@ -98,7 +98,7 @@ impl Controller for WithRoom {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.batches.on_ack(sent);
+        self.batches.on_ack(sent, bytes);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
