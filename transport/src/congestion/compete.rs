@@ -22,8 +22,15 @@ const FAIR: f64 = 0.6;
 const STARVING: f64 = 0.6;
 const GAIN: f64 = 1.05;
 
-/// With so much loss more nobody is followed who is deaf to it.
+/// With so much loss more nobody is followed who is deaf to it: several of ours would do that to each other.
 const UNBEARABLE: f64 = 0.06;
+
+/// Unless it stays for so many rounds without our doing. BBR, version 1, at a queue of one bandwidth-delay product makes a
+/// tenth to a sixth of all packets be lost, whether it is followed or not; then it is followed for so many rounds, if no
+/// more than this is lost, and seen again.
+const SUFFERED: u32 = 10;
+const FOLLOWED: u32 = 200;
+const MOST_LOSS: f64 = 0.25;
 
 /// And only if nothing was lost for so many rounds.
 const CALM: u32 = 2;
@@ -52,6 +59,9 @@ pub(super) struct Compete {
     calm: u32,
     /// Part of the packets lost of late beyond what is bearable.
     overload: f64,
+    /// Rounds for which it was unbearable, and for which it is borne nevertheless.
+    suffered: u32,
+    followed: u32,
     alone: u32,
 }
 
@@ -68,6 +78,8 @@ impl Compete {
             capacity: None,
             calm: 0,
             overload: 0.0,
+            suffered: 0,
+            followed: 0,
             alone: 0,
         }
     }
@@ -116,12 +128,16 @@ impl Compete {
 
     /// Whether others leave us too little, and that we ask for as much as they does not lose too much.
     pub(super) fn is_pushed(&self) -> bool {
-        self.starves() && self.overload < UNBEARABLE
+        self.starves() && self.is_bearable()
+    }
+
+    fn is_bearable(&self) -> bool {
+        self.overload < if self.followed > 0 { MOST_LOSS } else { UNBEARABLE }
     }
 
     /// How much less than CUBIC gives way who has less than half: deaf to loss at nothing, as CUBIC at half.
     fn weight(&self) -> f64 {
-        if self.capacity.is_none() || self.overload >= UNBEARABLE { 1.0 } else { (2.0 * self.share).clamp(0.4, 1.0) }
+        if self.capacity.is_none() || !self.is_bearable() { 1.0 } else { (2.0 * self.share).clamp(0.4, 1.0) }
     }
 
     /// So many packets were acknowledged while the window was in use.
@@ -138,6 +154,11 @@ impl Compete {
     /// Of a round's packets the part `excess` was lost beyond what others and the path explain.
     pub(super) fn on_overload(&mut self, excess: f64) {
         self.overload += (excess - self.overload) * 0.25;
+        self.followed = self.followed.saturating_sub(1);
+        self.suffered = if self.is_bearable() { 0 } else { self.suffered + 1 };
+        if self.suffered >= SUFFERED {
+            (self.suffered, self.followed) = (0, FOLLOWED);
+        }
         let window = (self.window * (1.0 - self.weight() * (excess / 2.0).clamp(0.0, 0.5))).max(2.0);
         self.reno = self.reno.min(window);
         self.most = self.most.min(window);
