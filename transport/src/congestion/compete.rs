@@ -26,10 +26,11 @@ const GAIN: f64 = 1.05;
 const UNBEARABLE: f64 = 0.06;
 
 /// Unless it stays for so many rounds without our doing. BBR, version 1, at a queue of one bandwidth-delay product makes a
-/// tenth to a sixth of all packets be lost, whether it is followed or not; then it is followed for so many rounds, if no
-/// more than this is lost, and seen again.
+/// tenth to a sixth of all packets be lost, whether it is followed or not; then it is followed for so many rounds, if
+/// that does not make it more than by this factor, and never beyond this part.
 const SUFFERED: u32 = 10;
 const FOLLOWED: u32 = 200;
+const MORE_LOSS: f64 = 1.3;
 const MOST_LOSS: f64 = 0.25;
 
 /// And only if nothing was lost for so many rounds.
@@ -53,13 +54,15 @@ pub(super) struct Compete {
     reduced_at: Instant,
     /// The part of the path's rate that is ours, as far as it is known.
     share: f64,
-    /// Packets per second of the whole path, once known.
-    capacity: Option<f64>,
+    /// Packets per second of the whole path, as the last looks have shown them.
+    capacities: [f64; 3],
+    looks: usize,
     /// Rounds since the last loss.
     calm: u32,
     /// Part of the packets lost of late beyond what is bearable.
     overload: f64,
-    /// Rounds for which it was unbearable, and for which it is borne nevertheless.
+    /// What is bearable now, for how many rounds it was not, and for how many more than [`UNBEARABLE`] is.
+    bearable: f64,
     suffered: u32,
     followed: u32,
     alone: u32,
@@ -75,9 +78,11 @@ impl Compete {
             reno: window,
             reduced_at: now,
             share: 0.0,
-            capacity: None,
+            capacities: [0.0; 3],
+            looks: 0,
             calm: 0,
             overload: 0.0,
+            bearable: UNBEARABLE,
             suffered: 0,
             followed: 0,
             alone: 0,
@@ -94,15 +99,25 @@ impl Compete {
         // What does not shorten a queue is hardly in it.
         let found = packets / seconds.max(queue / 50.0).max(1e-3);
         if packets > 0.0 && queue > 0.0 {
-            // Others that grow meanwhile make it look faster than it is.
-            self.capacity = Some(self.capacity.map_or(found, |known| found.min(known * 1.1)));
+            self.capacities.rotate_right(1);
+            self.capacities[0] = found;
+            self.looks += 1;
         }
+    }
+
+    /// Packets per second of the whole path, once known. Others that grow during a look make it seem faster, and others
+    /// that give way slower, so one look in three does not count.
+    fn capacity(&self) -> Option<f64> {
+        let mut known = self.capacities;
+        let known = &mut known[..self.looks.min(3)];
+        known.sort_by(f64::total_cmp);
+        known.get(known.len() / 2).copied()
     }
 
     /// This many packets were delivered each second, for a round.
     pub(super) fn on_round(&mut self, rate: f64) {
         self.calm = self.calm.saturating_add(1);
-        let Some(capacity) = self.capacity else { return };
+        let Some(capacity) = self.capacity() else { return };
         self.share = (rate / capacity).min(1.0);
         if self.share > DOMINANT {
             self.window = (self.window * YIELD).max(2.0);
@@ -123,7 +138,7 @@ impl Compete {
 
     /// Whether others leave us less than we need.
     pub(super) fn starves(&self) -> bool {
-        self.capacity.is_some() && self.share < STARVING
+        self.looks > 0 && self.share < STARVING
     }
 
     /// Whether others leave us too little, and that we ask for as much as they does not lose too much.
@@ -132,12 +147,12 @@ impl Compete {
     }
 
     fn is_bearable(&self) -> bool {
-        self.overload < if self.followed > 0 { MOST_LOSS } else { UNBEARABLE }
+        self.overload < self.bearable
     }
 
     /// How much less than CUBIC gives way who has less than half: deaf to loss at nothing, as CUBIC at half.
     fn weight(&self) -> f64 {
-        if self.capacity.is_none() || !self.is_bearable() { 1.0 } else { (2.0 * self.share).clamp(0.4, 1.0) }
+        if self.looks == 0 || !self.is_bearable() { 1.0 } else { (2.0 * self.share).clamp(0.4, 1.0) }
     }
 
     /// So many packets were acknowledged while the window was in use.
@@ -154,15 +169,25 @@ impl Compete {
     /// Of a round's packets the part `excess` was lost beyond what others and the path explain.
     pub(super) fn on_overload(&mut self, excess: f64) {
         self.overload += (excess - self.overload) * 0.25;
-        self.followed = self.followed.saturating_sub(1);
-        self.suffered = if self.is_bearable() { 0 } else { self.suffered + 1 };
-        if self.suffered >= SUFFERED {
-            (self.suffered, self.followed) = (0, FOLLOWED);
-        }
+        self.suffer();
         let window = (self.window * (1.0 - self.weight() * (excess / 2.0).clamp(0.0, 0.5))).max(2.0);
         self.reno = self.reno.min(window);
         self.most = self.most.min(window);
         self.window = window;
+    }
+
+    /// Finds out whether what is lost is lost whatever we do.
+    fn suffer(&mut self) {
+        if self.followed > 0 {
+            self.followed -= 1;
+            return;
+        }
+        self.bearable = UNBEARABLE;
+        self.suffered = if self.is_bearable() { 0 } else { self.suffered + 1 };
+        if self.suffered >= SUFFERED {
+            self.bearable = (MORE_LOSS * self.overload).min(MOST_LOSS);
+            (self.suffered, self.followed) = (0, FOLLOWED);
+        }
     }
 
     /// A packet sent at `sent` was lost.

@@ -46,6 +46,8 @@ pub(super) struct Look {
     /// A round trip as short as this shows that nobody else is there.
     alone: f64,
     pub(super) floor: f64,
+    /// Another flow gave way at the same time: how far the queue falls does not tell how fast it moves.
+    invited: bool,
 }
 
 /// What is remembered of a queue that was too long, so that it is known again.
@@ -134,7 +136,7 @@ impl Model {
         let in_flight = self.in_flight.max(1);
         let part = (self.little(self.last) / in_flight as f64).clamp(0.5, 1.0);
         let alone = (self.delay.base() + self.empty_queue()).max(1.1 * part * round.least);
-        let look = Look { in_flight, rtt: round.least, alone, floor: round.least };
+        let look = Look { in_flight, rtt: round.least, alone, floor: round.least, invited };
         Phase::Look { rival, rounds: 0, look, floors }
     }
 
@@ -164,6 +166,9 @@ impl Model {
         if floors.iter().all(|other| (other - look.floor).abs() < 0.04 * look.floor) {
             self.delay.rebase(now, look.floor);
             return Phase::cruise(self.measured_rounds);
+        }
+        if look.invited {
+            return Phase::Compete { rival, look_at: now + LOOK_AFTER, floors: [look.floor, floors[0]] };
         }
         let packets = look.in_flight.saturating_sub(self.in_flight) as f64 / self.packet as f64;
         let queue = look.rtt - self.delay.base();
