@@ -45,10 +45,10 @@ pub(crate) use room::Room;
 /// Which congestion controller a connection sends with; each end chooses its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CongestionControl {
-    /// Ours: uses links that lose packets, and keeps queues short.
-    Model,
-    /// The library's CUBIC (RFC 9438): takes each loss for congestion, and fills queues. The default.
+    /// Ours: uses links that lose packets, and keeps queues short. The default (decision 0010).
     #[default]
+    Model,
+    /// The library's CUBIC (RFC 9438): takes each loss for congestion, and fills queues.
     Cubic,
     /// The library's BBR; its authors call it experimental. It can overshoot so far that the connection is lost.
     Bbr,
