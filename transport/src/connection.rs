@@ -19,6 +19,7 @@ use crate::{
     dial::{IncomingDial, OpenDial, OpenedDial},
     flow::DialFlow,
     nudge::{self, Nudge},
+    probe::{self, Probe, Verdict},
     settings::QuicSettings,
     silence::{self, Silence},
     stream::{ReceiveHalf, SendMessageError},
@@ -54,6 +55,9 @@ pub enum ConnectionLost {
     /// Nothing was heard for the idle timeout: the peer or the path is gone.
     #[error("nothing heard from the peer within the idle timeout")]
     TimedOut,
+    /// Another connection has come from whoever seems to be the peer, and this one does not answer.
+    #[error("the peer does not answer, and has connected anew; it was restarted")]
+    Replaced,
     /// The peer has restarted and knows nothing of this connection (RFC 9000, section 10.3).
     #[error("the peer does not know this connection any more; it was restarted")]
     Reset,
@@ -81,7 +85,7 @@ pub enum ConnectionLost {
 impl ConnectionLost {
     /// Whether one of the ends heard nothing of the other one: the path may be to blame.
     pub fn is_silence(&self) -> bool {
-        matches!(self, Self::TimedOut | Self::Closed { code: Some(ConnectionCode::IdleTimeout), .. })
+        matches!(self, Self::TimedOut | Self::Replaced | Self::Closed { code: Some(ConnectionCode::IdleTimeout), .. })
     }
 }
 
@@ -278,6 +282,18 @@ impl Connection {
         }
     }
 
+    /// Asks the peer whether it is still there, because another connection seems to have taken the place of this one. A peer that
+    /// lives does not notice; otherwise [`Self::govern`] closes the connection after some seconds.
+    pub fn probe(&self) {
+        let rtt = self.shared.quinn.rtt();
+        self.shared.question.ask(self.shared.room.acknowledged(), self.shared.started.elapsed(), rtt);
+    }
+
+    /// Whether the answer that [`Self::probe`] waits for is late.
+    pub fn is_in_doubt(&self) -> bool {
+        self.shared.question.is_late(self.shared.room.acknowledged(), || self.shared.started.elapsed())
+    }
+
     /// Keeps the receive windows in step with the path, finds out whether a path that has become quiet is still there, and
     /// closes the connection if it is not, until the connection is gone. One task per connection runs it.
     pub async fn govern(&self) {
@@ -285,9 +301,16 @@ impl Connection {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut before = Before::default();
         let mut silence = Silence::new(self.shared.idle_timeout, self.shared.keep_alive);
+        let mut probe = None;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = self.shared.question.asked.notified() => {
+                    let stats = self.shared.quinn.stats();
+                    probe = Some(Probe::new(self.seen_by_probe(&stats)));
+                    self.shared.nudge(u64::from(stats.path.current_mtu));
+                    continue;
+                }
                 _ = self.shared.quinn.closed() => return,
             }
             let stats = self.shared.quinn.stats();
@@ -300,8 +323,13 @@ impl Connection {
             (before.received, before.blocked) = (received, stats.frame_rx.data_blocked);
             self.shared.apply(&self.shared.windows.sample(seen, Instant::now()));
             if silence.tick(silence::Seen { heard: stats.udp_rx.datagrams, min_rtt: stats.path.min_rtt }) {
-                return self.shared.time_out();
+                return self.shared.time_out(ConnectionLost::TimedOut);
             }
+            let verdict = probe.as_mut().map(|probe: &mut Probe| probe.tick(self.seen_by_probe(&stats)));
+            if verdict == Some(Verdict::Gone) {
+                return self.shared.time_out(ConnectionLost::Replaced);
+            }
+            probe = probe.filter(|_| verdict == Some(Verdict::Unknown));
             let sending = before.suspicion.tick(suspicion::Seen {
                 proven: self.shared.room.batches_vanish(),
                 acknowledged: self.shared.room.acknowledged(),
@@ -318,7 +346,7 @@ impl Connection {
                 exposed: self.endpoint.is_some() && self.open_dials() > 0,
                 rtt: stats.path.rtt,
             };
-            if before.nudge.tick(seen) {
+            if before.nudge.tick(seen) || probe.is_some() {
                 self.shared.nudge(u64::from(stats.path.current_mtu));
             }
         }
@@ -340,6 +368,14 @@ impl Connection {
         }
         if before.alone.as_ref().is_none_or(|guard| guard.peer() != remote) {
             before.alone = Some(self.alone.add(remote));
+        }
+    }
+
+    fn seen_by_probe(&self, stats: &quinn::ConnectionStats) -> probe::Seen {
+        probe::Seen {
+            heard: stats.udp_rx.datagrams,
+            acknowledged: self.shared.room.acknowledged(),
+            min_rtt: stats.path.min_rtt,
         }
     }
 
