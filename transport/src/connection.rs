@@ -153,6 +153,8 @@ struct Before {
     received: u64,
     blocked: u64,
     nudge: Nudge,
+    /// The peer is being asked whether it is still there.
+    probe: Option<Probe>,
     suspicion: Suspicion,
     /// While packets are sent one by one.
     alone: Option<AloneGuard>,
@@ -301,13 +303,12 @@ impl Connection {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut before = Before::default();
         let mut silence = Silence::new(self.shared.idle_timeout, self.shared.keep_alive);
-        let mut probe = None;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.shared.question.asked.notified() => {
                     let stats = self.shared.quinn.stats();
-                    probe = Some(Probe::new(self.seen_by_probe(&stats)));
+                    before.probe = Some(Probe::new(self.seen_by_probe(&stats)));
                     self.shared.nudge(u64::from(stats.path.current_mtu));
                     continue;
                 }
@@ -325,11 +326,9 @@ impl Connection {
             if silence.tick(silence::Seen { heard: stats.udp_rx.datagrams, min_rtt: stats.path.min_rtt }) {
                 return self.shared.time_out(ConnectionLost::TimedOut);
             }
-            let verdict = probe.as_mut().map(|probe: &mut Probe| probe.tick(self.seen_by_probe(&stats)));
-            if verdict == Some(Verdict::Gone) {
+            if self.is_replaced(&mut before, &stats) {
                 return self.shared.time_out(ConnectionLost::Replaced);
             }
-            probe = probe.filter(|_| verdict == Some(Verdict::Unknown));
             let sending = before.suspicion.tick(suspicion::Seen {
                 proven: self.shared.room.batches_vanish(),
                 acknowledged: self.shared.room.acknowledged(),
@@ -346,7 +345,7 @@ impl Connection {
                 exposed: self.endpoint.is_some() && self.open_dials() > 0,
                 rtt: stats.path.rtt,
             };
-            if before.nudge.tick(seen) || probe.is_some() {
+            if before.nudge.tick(seen) || before.probe.is_some() {
                 self.shared.nudge(u64::from(stats.path.current_mtu));
             }
         }
@@ -369,6 +368,13 @@ impl Connection {
         if before.alone.as_ref().is_none_or(|guard| guard.peer() != remote) {
             before.alone = Some(self.alone.add(remote));
         }
+    }
+
+    /// Whether the peer that was asked will not answer any more.
+    fn is_replaced(&self, before: &mut Before, stats: &quinn::ConnectionStats) -> bool {
+        let verdict = before.probe.as_mut().map(|probe| probe.tick(self.seen_by_probe(stats)));
+        before.probe.take_if(|_| verdict == Some(Verdict::Alive));
+        verdict == Some(Verdict::Gone)
     }
 
     fn seen_by_probe(&self, stats: &quinn::ConnectionStats) -> probe::Seen {
