@@ -50,9 +50,10 @@ func (c *cluster) startKubelet() error {
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return err
 	}
-	_, err = c.programs.start("kubelet", c.options.site, c.options.kubelet, "--address="+nodeAddress,
+	argv := append([]string{c.options.kubelet}, c.kubeletFlags()...)
+	_, err = c.programs.start("kubelet", c.options.site, append(argv, "--address="+nodeAddress,
 		"--tls-cert-file="+c.pki.cert("kubelet"), "--tls-private-key-file="+c.pki.key("kubelet"),
-		"--client-ca-file="+c.pki.cert("ca"), "--pods="+file, "--root="+filepath.Join(c.folder, "containers"))
+		"--client-ca-file="+c.pki.cert("ca"), "--pods="+file, "--root="+filepath.Join(c.folder, "containers"))...)
 	return err
 }
 

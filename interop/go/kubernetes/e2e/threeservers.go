@@ -40,6 +40,9 @@ func threeServers(ctx context.Context, o *options, pki *pki, front, peer string)
 	}
 	kept, drained, killed := planes[0], planes[1], planes[2]
 	killed.server.stop(syscall.SIGKILL)
+	if o.broken == breakDrain {
+		drained.server.signal(syscall.SIGKILL)
+	}
 	drained.server.signal(syscall.SIGTERM)
 	since := time.Now()
 	problems := []error{kept.leaves(ctx, drained, all[1])}

@@ -74,6 +74,9 @@ type refusal struct {
 // it, kube-apiserver says the same of the token, and the same agent is welcome as soon as its file has a good one.
 func (r refusal) refused(ctx context.Context, c *cluster) (string, error) {
 	file := filepath.Join(c.folder, "refused-token")
+	if c.options.broken == breakTokens {
+		r.account, r.audience, r.user = agentAccount, audience, "system:serviceaccount:"+systemNamespace+":"+agentAccount
+	}
 	if err := c.writeToken(ctx, file, r.account, r.audience); err != nil {
 		return "", err
 	}
