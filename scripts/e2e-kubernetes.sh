@@ -16,24 +16,30 @@
 # --quic NAME       this project's --quic-congestion-control; default: its own
 # --only TEXT       only the checks that have this in their name
 # --ours FOLDER     with the proxy-server and proxy-agent in FOLDER instead of building them
+# --write-docs      writes the table into docs/end-to-end.md: of the front ends, or of a link, for which it has a place
+# --break WHAT      breaks something on purpose, so that checks must fail; docs/end-to-end.md says what there is
 # --build-only      builds what a run needs, and runs nothing
 # --keep            keeps the folder with logs; it is kept anyway when something fails
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-front=grpc-uds,connect-uds,connect-tls peer=ours link= seed=1 tcp= quic= only= ours= keep= build_only= quick=() tokens=()
+front=grpc-uds,connect-uds,connect-tls peer=ours link= seed=1 tcp= quic= only= ours= break= keep= build_only= quick=() tokens=() document=()
+said=scripts/e2e-kubernetes.sh
 while (($#)); do
     case $1 in
-        --quick) quick=(--quick) ;;
-        --tokens) tokens=(--tokens) ;;
+        --quick) quick=(--quick) said+=" $1" ;;
+        --tokens) tokens=(--tokens) said+=" $1" ;;
         --keep) keep=1 ;;
         --build-only) build_only=1 ;;
-        --front | --peer | --link | --seed | --tcp | --quic | --only | --ours)
+        --write-docs) document=(--document docs/end-to-end.md) said+=" $1" ;;
+        --front | --peer | --link | --seed | --tcp | --quic | --only | --ours | --break)
             (($# > 1)) || { echo "e2e-kubernetes: $1 needs a value" >&2; exit 2; }
             declare "${1#--}=$2"
+            # Where the programs are is nobody's business.
+            [ "$1" = --ours ] || said+=" $1 $2"
             shift
             ;;
-        -h | --help) sed -n '2,23s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,25s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "e2e-kubernetes: unknown argument '$1'; see --help" >&2; exit 2 ;;
     esac
     shift
@@ -71,6 +77,13 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
+if ((${#document[@]})); then
+    reference=$(sed -n 's/^.*apiserver-network-proxy v/v/p' interop/go/go.mod | head -n 1)
+    kubernetes=$(basename "$(scripts/go-peers.sh --kubernetes-folder)")
+    part="front ends"
+    [ -z "$link" ] || part="$link, ${quic:-default} and ${tcp:-default}"
+    document+=(--document-part "$part" --made-by "Made by \`$said\` on $(date -u '+%Y-%m-%d %H:%M') UTC, $(nproc) cores; $kubernetes, the reference ${reference%% *}.")
+fi
 beside=()
 if [ -n "$link" ]; then
     beside=("$target/release/link" "$link" --seed "$seed")
@@ -92,5 +105,5 @@ fi
 "${beside[@]}" bash -c 'exec ip netns exec "$LINK_CLOUD" "$@" --site "$LINK_SITE" --cloud-address "$LINK_CLOUD_IPV4"' e2e \
     "$target/go/e2e" --kubernetes "$(scripts/go-peers.sh --kubernetes-folder)" --kubelet "$target/go/kubelet" \
     --workload "$target/go/workload" --ours "$ours" --go "$target/go" --front "$front" --peer "$peer" --only "$only" --quic "$quic" \
-    --patience $((${#link} ? 3 : 1)) --work "$work" "${quick[@]}" "${tokens[@]}"
+    --patience $((${#link} ? 3 : 1)) --work "$work" "${quick[@]}" "${tokens[@]}" --break "$break" "${document[@]}"
 passed=1

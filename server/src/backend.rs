@@ -80,6 +80,10 @@ impl BackendView for Backend {
         self.draining.load(Ordering::Relaxed)
     }
 
+    fn is_in_doubt(&self) -> bool {
+        self.carrier.is_in_doubt()
+    }
+
     fn open_dials(&self) -> usize {
         self.carrier.open_dials()
     }

@@ -117,7 +117,7 @@ pub struct Options {
     pub grpc_slow_dials: String,
 
     /// File with a secret of 32 bytes or more from which connection ids and stateless resets are made, so that agents notice a restart at
-    /// once. Empty: derived from --cluster-key
+    /// once. Servers with the same file differ by --server-id and host name. Empty: derived from --cluster-key
     #[arg(long, value_name = "FILE", default_value = "", help_heading = AGENTS)]
     pub endpoint_key_file: String,
 

@@ -19,6 +19,7 @@ use crate::{
     dial::{IncomingDial, OpenDial, OpenedDial},
     flow::DialFlow,
     nudge::{self, Nudge},
+    probe::{self, Probe, Verdict},
     settings::QuicSettings,
     silence::{self, Silence},
     stream::{ReceiveHalf, SendMessageError},
@@ -54,6 +55,9 @@ pub enum ConnectionLost {
     /// Nothing was heard for the idle timeout: the peer or the path is gone.
     #[error("nothing heard from the peer within the idle timeout")]
     TimedOut,
+    /// Another connection has come from whoever seems to be the peer, and this one does not answer.
+    #[error("the peer does not answer, and has connected anew; it was restarted")]
+    Replaced,
     /// The peer has restarted and knows nothing of this connection (RFC 9000, section 10.3).
     #[error("the peer does not know this connection any more; it was restarted")]
     Reset,
@@ -81,7 +85,7 @@ pub enum ConnectionLost {
 impl ConnectionLost {
     /// Whether one of the ends heard nothing of the other one: the path may be to blame.
     pub fn is_silence(&self) -> bool {
-        matches!(self, Self::TimedOut | Self::Closed { code: Some(ConnectionCode::IdleTimeout), .. })
+        matches!(self, Self::TimedOut | Self::Replaced | Self::Closed { code: Some(ConnectionCode::IdleTimeout), .. })
     }
 }
 
@@ -149,6 +153,8 @@ struct Before {
     received: u64,
     blocked: u64,
     nudge: Nudge,
+    /// The peer is being asked whether it is still there.
+    probe: Option<Probe>,
     suspicion: Suspicion,
     /// While packets are sent one by one.
     alone: Option<AloneGuard>,
@@ -278,6 +284,18 @@ impl Connection {
         }
     }
 
+    /// Asks the peer whether it is still there, because another connection seems to have taken the place of this one. A peer that
+    /// lives does not notice; otherwise [`Self::govern`] closes the connection after some seconds.
+    pub fn probe(&self) {
+        let rtt = self.shared.quinn.rtt();
+        self.shared.question.ask(self.shared.room.acknowledged(), self.shared.started.elapsed(), rtt);
+    }
+
+    /// Whether the answer that [`Self::probe`] waits for is late.
+    pub fn is_in_doubt(&self) -> bool {
+        self.shared.question.is_late(self.shared.room.acknowledged(), || self.shared.started.elapsed())
+    }
+
     /// Keeps the receive windows in step with the path, finds out whether a path that has become quiet is still there, and
     /// closes the connection if it is not, until the connection is gone. One task per connection runs it.
     pub async fn govern(&self) {
@@ -288,6 +306,12 @@ impl Connection {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = self.shared.question.asked.notified() => {
+                    let stats = self.shared.quinn.stats();
+                    before.probe = Some(Probe::new(self.seen_by_probe(&stats)));
+                    self.shared.nudge(u64::from(stats.path.current_mtu));
+                    continue;
+                }
                 _ = self.shared.quinn.closed() => return,
             }
             let stats = self.shared.quinn.stats();
@@ -300,7 +324,10 @@ impl Connection {
             (before.received, before.blocked) = (received, stats.frame_rx.data_blocked);
             self.shared.apply(&self.shared.windows.sample(seen, Instant::now()));
             if silence.tick(silence::Seen { heard: stats.udp_rx.datagrams, min_rtt: stats.path.min_rtt }) {
-                return self.shared.time_out();
+                return self.shared.time_out(ConnectionLost::TimedOut);
+            }
+            if self.is_replaced(&mut before, &stats) {
+                return self.shared.time_out(ConnectionLost::Replaced);
             }
             let sending = before.suspicion.tick(suspicion::Seen {
                 proven: self.shared.room.batches_vanish(),
@@ -318,7 +345,7 @@ impl Connection {
                 exposed: self.endpoint.is_some() && self.open_dials() > 0,
                 rtt: stats.path.rtt,
             };
-            if before.nudge.tick(seen) {
+            if before.nudge.tick(seen) || before.probe.is_some() {
                 self.shared.nudge(u64::from(stats.path.current_mtu));
             }
         }
@@ -340,6 +367,21 @@ impl Connection {
         }
         if before.alone.as_ref().is_none_or(|guard| guard.peer() != remote) {
             before.alone = Some(self.alone.add(remote));
+        }
+    }
+
+    /// Whether the peer that was asked will not answer any more.
+    fn is_replaced(&self, before: &mut Before, stats: &quinn::ConnectionStats) -> bool {
+        let verdict = before.probe.as_mut().map(|probe| probe.tick(self.seen_by_probe(stats)));
+        before.probe.take_if(|_| verdict == Some(Verdict::Alive));
+        verdict == Some(Verdict::Gone)
+    }
+
+    fn seen_by_probe(&self, stats: &quinn::ConnectionStats) -> probe::Seen {
+        probe::Seen {
+            heard: stats.udp_rx.datagrams,
+            acknowledged: self.shared.room.acknowledged(),
+            min_rtt: stats.path.min_rtt,
         }
     }
 

@@ -128,23 +128,39 @@ pub enum ConnectError {
     },
 }
 
-/// Secrets of a server that must outlive a restart, so that agents learn of it at once: the stateless-reset key, the
-/// key of connection ids and the key of address-validation tokens. Derived from one secret that stays.
+/// What keys of a server are derived from that must outlive a restart, so that agents learn of it at once. Servers that
+/// have the same secret must have different names: a server can end the connections of any other one with the same keys,
+/// and does so for whoever sends it a packet of them (RFC 9000, section 21.11).
 #[derive(Clone)]
 pub struct EndpointKeys {
+    root: hmac::Key,
+}
+
+/// The keys of one endpoint: those of stateless resets, connection ids and address-validation tokens.
+struct Keys {
     reset: Arc<hmac::Key>,
     token: Arc<hkdf::Prk>,
     connection_ids: u64,
 }
 
 impl EndpointKeys {
-    /// Derives the keys from any secret of 16 bytes or more, such as a file made for it.
-    pub fn from_secret(secret: &[u8]) -> Self {
-        let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let derive = |label: &str| hmac::sign(&root, label.as_bytes());
+    /// For the server of this name, from any secret of 16 bytes or more, such as a file made for it.
+    pub fn from_secret(secret: &[u8], server: &str) -> Self {
+        let secret = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), server.as_bytes());
+        Self { root: hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref()) }
+    }
+
+    /// The same, from the private key of the certificate that the endpoint shows.
+    pub fn from_identity(identity: &Identity, server: &str) -> Self {
+        Self::from_secret(identity.secret(), server)
+    }
+
+    /// The keys of the endpoint at `address`: another one of the same server does not know its connections either.
+    fn at(&self, address: SocketAddr) -> Keys {
+        let derive = |label: &str| hmac::sign(&self.root, format!("{label} {address}").as_bytes());
         let mut id_key = [0; 8];
         id_key.copy_from_slice(&derive("konnectivity-quic connection ids").as_ref()[..8]);
-        Self {
+        Keys {
             reset: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derive("konnectivity-quic stateless reset").as_ref())),
             token: Arc::new(
                 hkdf::Salt::new(hkdf::HKDF_SHA256, b"konnectivity-quic")
@@ -153,18 +169,13 @@ impl EndpointKeys {
             connection_ids: u64::from_le_bytes(id_key),
         }
     }
-
-    /// Derives the keys from the private key of the certificate that the endpoint shows.
-    pub fn from_identity(identity: &Identity) -> Self {
-        Self::from_secret(identity.secret())
-    }
 }
 
 /// A UDP socket on which a server accepts agents.
 pub struct ServerEndpoint {
     endpoint: quinn::Endpoint,
     tls: Arc<Mutex<Tls>>,
-    keys_token: Arc<hkdf::Prk>,
+    token_key: Arc<hkdf::Prk>,
     settings: QuicSettings,
     budget: Arc<MemoryBudget>,
     handshakes: Arc<AtomicUsize>,
@@ -200,7 +211,10 @@ impl ServerEndpoint {
         let tls = Tls::new(tls)?;
         let socket =
             udp::bind(address, settings.udp_buffer_bytes).map_err(|source| BindError::Socket { address, source })?;
-        let mut config = EndpointConfig::new(keys.reset.clone());
+        // With the port that the system has chosen where the address leaves that to it.
+        let bound = socket.local_addr().map_err(|source| BindError::Socket { address, source })?;
+        let keys = keys.at(bound);
+        let mut config = EndpointConfig::new(keys.reset);
         let id_key = keys.connection_ids;
         config
             .cid_generator(move || Box::new(quinn_cid(id_key)))
@@ -214,7 +228,7 @@ impl ServerEndpoint {
         let server = Self {
             endpoint,
             tls: Arc::new(Mutex::new(tls)),
-            keys_token: keys.token.clone(),
+            token_key: keys.token,
             settings: settings.clone(),
             budget,
             handshakes: Arc::default(),
@@ -230,7 +244,7 @@ impl ServerEndpoint {
         let mut config = quinn::ServerConfig::with_crypto(crypto);
         config
             .transport_config(Arc::new(transport_config(&self.settings, payload, AGENT_STREAM_LIMIT, room)?))
-            .token_key(self.keys_token.clone())
+            .token_key(self.token_key.clone())
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BYTES)
             .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
@@ -454,4 +468,37 @@ fn transport_config(
         .congestion_controller_factory(settings.congestion_control.factory(INITIAL_WINDOW, room))
         .enable_segmentation_offload(settings.segmentation_offload);
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::ConnectionIdGenerator;
+
+    use super::*;
+
+    const SECRET: &[u8] = b"a secret of some bytes";
+    const HERE: &str = "192.0.2.1:8091";
+
+    fn keys(secret: &[u8], server: &str, address: &str) -> Keys {
+        EndpointKeys::from_secret(secret, server).at(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_server_that_is_started_again_knows_its_connection_ids_and_no_other_does() {
+        let id = quinn_cid(keys(SECRET, "one", HERE).connection_ids).generate_cid();
+        let knows = |keys: Keys| quinn_cid(keys.connection_ids).validate(&id).is_ok();
+        let signs = |keys: &Keys| hmac::sign(&keys.reset, &id).as_ref().to_vec();
+        assert!(knows(keys(SECRET, "one", HERE)));
+        assert_eq!(signs(&keys(SECRET, "one", HERE)), signs(&keys(SECRET, "one", HERE)));
+        for (secret, server, address) in [
+            (&b"another secret of some"[..], "one", HERE),
+            (SECRET, "two", HERE),
+            (SECRET, "one", "192.0.2.1:8191"),
+            (SECRET, "one", "[2001:db8::1]:8091"),
+        ] {
+            let other = keys(secret, server, address);
+            assert_ne!(signs(&other), signs(&keys(SECRET, "one", HERE)), "{server} {address}");
+            assert!(!knows(other), "{server} {address}");
+        }
+    }
 }

@@ -28,6 +28,7 @@ pub mod identifier;
 pub mod mux;
 mod nudge;
 pub mod packet;
+mod probe;
 pub mod relay;
 pub mod server_list;
 pub mod settings;

@@ -68,7 +68,7 @@ impl Tunnel {
         let endpoint = ServerEndpoint::bind(
             (Ipv4Addr::LOCALHOST, 0).into(),
             ServerTls::new(&identity, None, TUNNEL_ALPN).unwrap(),
-            &EndpointKeys::from_identity(&identity),
+            &EndpointKeys::from_identity(&identity, "server"),
             &settings,
             budget.clone(),
         )

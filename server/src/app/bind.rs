@@ -89,9 +89,10 @@ pub(super) fn quic_agents(
         return Ok(Vec::new());
     }
     let keys = match &agents.endpoint_key_file {
-        Some(path) => endpoint_keys(path)?,
+        Some(path) => endpoint_keys(path, &agents.endpoint_name)?,
         None => EndpointKeys::from_identity(
             &Identity::load(&agents.certificate, &agents.key).context("--cluster-cert and --cluster-key")?,
+            &agents.endpoint_name,
         ),
     };
     // The socket belongs to the runtime of the worker that is to receive its packets.
@@ -120,7 +121,7 @@ pub(super) fn quic_agents(
 /// Bytes that a secret must have, so that nobody can guess the keys made from it.
 const MIN_SECRET_BYTES: usize = 32;
 
-fn endpoint_keys(path: &Path) -> Result<EndpointKeys> {
+fn endpoint_keys(path: &Path, server: &str) -> Result<EndpointKeys> {
     let secret =
         std::fs::read(path).with_context(|| format!("cannot read {} of --endpoint-key-file", path.display()))?;
     anyhow::ensure!(
@@ -129,7 +130,7 @@ fn endpoint_keys(path: &Path) -> Result<EndpointKeys> {
         path.display(),
         secret.len()
     );
-    Ok(EndpointKeys::from_secret(&secret))
+    Ok(EndpointKeys::from_secret(&secret, server))
 }
 
 /// The listeners for clients.
@@ -173,7 +174,7 @@ mod tests {
         let path = folder.path().join("secret");
         for (bytes, accepted) in [(0, false), (MIN_SECRET_BYTES - 1, false), (MIN_SECRET_BYTES, true)] {
             std::fs::write(&path, vec![7; bytes]).expect("a file");
-            let keys = endpoint_keys(&path).map(drop).map_err(|error| error.to_string());
+            let keys = endpoint_keys(&path, "server").map(drop).map_err(|error| error.to_string());
             assert_eq!(keys.is_ok(), accepted, "{bytes} bytes: {keys:?}");
             assert!(keys.is_ok() || keys.is_err_and(|error| error.contains("--endpoint-key-file")));
         }

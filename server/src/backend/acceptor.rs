@@ -105,6 +105,10 @@ impl Acceptor {
         let backend = Arc::new(Backend::new(&agent_id, identifiers, number, Carrier::Quic(connection.clone()), worker));
         let registration = self.registry.register(backend.clone());
         tracing::info!(%agent_id, carrier = "quic", username = admitted.username, "agent connected");
+        // If this is an agent that was killed and started again, its old connection must not wait for the idle timeout.
+        for kin in self.registry.kin(&backend) {
+            kin.carrier().probe();
+        }
         let lists = wants_servers.then(|| self.membership.lists());
         self.attend(&backend, registration, &connection, (control, admitted.life, lists)).await;
         let reason = connection.closed().await;

@@ -88,6 +88,19 @@ impl Carrier {
         }
     }
 
+    /// Asks the agent whether it is still there, where its end would not be known soon: a process that dies closes its TCP
+    /// connections.
+    pub fn probe(&self) {
+        if let Self::Quic(connection) = self {
+            connection.probe();
+        }
+    }
+
+    /// Whether it was asked and its answer is late.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::Quic(connection) if connection.is_in_doubt())
+    }
+
     /// Dials that it carries now.
     pub fn open_dials(&self) -> usize {
         match self {

@@ -19,9 +19,14 @@ pub trait BackendView {
     fn identifiers(&self) -> &Identifiers;
     /// Whether the agent asked for no more dials.
     fn is_draining(&self) -> bool;
+    /// Whether the agent does not answer just now, so that others should have the dials that they can take.
+    fn is_in_doubt(&self) -> bool;
     /// Dials that the connection carries now.
     fn open_dials(&self) -> usize;
 }
+
+/// Connections that may be those of one agent. Many are a mistake, and not worth a look at each whenever one comes.
+const MOST_KIN: usize = 16;
 
 /// All registered backends. Several connections of one agent are several backends, in the order of their arrival.
 ///
@@ -94,6 +99,25 @@ impl<B: BackendView> Registry<B> {
     /// Every backend once.
     pub fn backends(&self) -> Vec<Arc<B>> {
         read(&self.agents).backends().cloned().collect()
+    }
+
+    /// Other connections that may be older ones of the same agent: they have its id, or say that they are the same host.
+    /// At most 16, those that came first.
+    pub fn kin(&self, of: &Arc<B>) -> Vec<Arc<B>> {
+        let mut kin: Vec<Arc<B>> = Vec::new();
+        let mut add = |backends: &[Arc<B>]| {
+            let others: Vec<_> =
+                backends.iter().filter(|other| !Arc::ptr_eq(other, of) && !contains(&kin, other)).collect();
+            let room = MOST_KIN.saturating_sub(kin.len());
+            kin.extend(others.into_iter().take(room).cloned());
+        };
+        add(read(&self.agents).of(of.agent_id()));
+        for host in hosts(&**of) {
+            if let Some(backends) = self.by_host.get(host) {
+                add(&backends);
+            }
+        }
+        kin
     }
 
     fn pick_by_host(&self, host: &str, not: &dyn Fn(&B) -> bool) -> Option<Arc<B>> {
@@ -205,6 +229,10 @@ impl<B: BackendView> Agents<B> {
         Some(backend.clone())
     }
 
+    fn of(&self, agent_id: &str) -> &[Arc<B>] {
+        self.places.get(agent_id).map_or(&[], |place| &self.list[*place].connections)
+    }
+
     fn backends(&self) -> impl Iterator<Item = &Arc<B>> {
         self.list.iter().flat_map(|agent| &agent.connections)
     }
@@ -226,7 +254,7 @@ fn candidates<'a, B: BackendView>(
 }
 
 fn candidate<B: BackendView>(backend: &Arc<B>) -> Candidate {
-    Candidate { draining: backend.is_draining(), open_dials: backend.open_dials() }
+    Candidate { draining: backend.is_draining() || backend.is_in_doubt(), open_dials: backend.open_dials() }
 }
 
 fn contains<B>(backends: &[Arc<B>], backend: &Arc<B>) -> bool {

@@ -1,9 +1,10 @@
 //! What the options say of the port for agents: QUIC on UDP, gRPC on TCP, and who may connect.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use konnectivity_process::{byte_size::ByteSize, check, listen::Listen, problems::Problems};
 use konnectivity_transport::mux::SlowDial;
+use uuid::Uuid;
 
 use super::kubernetes;
 use crate::{accept::listener::tls::Terms, options::Options};
@@ -26,6 +27,9 @@ pub struct Agents {
     /// Readable file with the secret that connection ids and stateless resets are made from. `None`: derived
     /// from `key`.
     pub endpoint_key_file: Option<PathBuf>,
+    /// What tells this server from others with the same secret, and stays when it is started again: its id if it was
+    /// given one, and this machine's name.
+    pub endpoint_name: String,
     /// Whether agents are served over QUIC.
     pub quic: bool,
     /// How agents are served over gRPC; `None`: they are not.
@@ -81,9 +85,16 @@ pub(super) fn check(options: &Options, terms: &Terms, problems: &mut Problems) -
         key: key?,
         client_ca,
         endpoint_key_file,
+        endpoint_name: endpoint_name(&options.server_id, || nix::unistd::gethostname().ok()),
         quic,
         grpc: Some(grpc?).filter(|_| wants_grpc),
     })
+}
+
+/// Where the machine has no name, one that no other server has, nor this one when it is started again.
+fn endpoint_name(server_id: &str, machine: impl FnOnce() -> Option<OsString>) -> String {
+    let machine = machine().map_or_else(|| Uuid::new_v4().to_string(), |name| name.to_string_lossy().into_owned());
+    format!("{server_id} {machine}")
 }
 
 /// Whether agents are served over QUIC, and whether over gRPC.
@@ -123,4 +134,19 @@ fn grpc(options: &Options, terms: &Terms, problems: &mut Problems) -> Option<Grp
         dial_buffer: dial_buffer?,
         slow_dials: slow_dials?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_told_apart_by_id_and_machine() {
+        let name = |id, machine: Option<&str>| endpoint_name(id, || machine.map(OsString::from));
+        assert_eq!(name("a", Some("m")), name("a", Some("m")), "it stays");
+        assert_ne!(name("a", Some("m")), name("b", Some("m")));
+        assert_ne!(name("a", Some("m")), name("a", Some("n")));
+        assert_ne!(name("", Some("m")), name("", Some("n")));
+        assert_ne!(name("", None), name("", None), "nobody can be taken for another one");
+    }
 }

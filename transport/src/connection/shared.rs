@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use crate::{
     control::Nudger,
     credit::{self, Credit},
     flow::DialFlow,
+    probe::Question,
     settings::QuicSettings,
     window::{Change, Windows},
     wire::code::ConnectionCode,
@@ -47,8 +48,10 @@ pub(crate) struct Shared {
     /// Of the settings, for those who watch the peer's silence.
     pub(super) idle_timeout: Duration,
     pub(super) keep_alive: Duration,
-    /// This end has closed the connection because it heard nothing.
-    pub(super) silent: AtomicBool,
+    /// Whether the peer is still there.
+    pub(super) question: Question,
+    /// Why this end has closed the connection, if it did because it heard nothing.
+    silent: OnceLock<ConnectionLost>,
     budget: Arc<MemoryBudget>,
     books: Arc<Books>,
     open_dials: AtomicUsize,
@@ -83,7 +86,8 @@ impl Shared {
             room,
             idle_timeout: settings.idle_timeout,
             keep_alive: settings.keep_alive_interval,
-            silent: AtomicBool::new(false),
+            question: Question::default(),
+            silent: OnceLock::new(),
             budget,
             books,
             open_dials: AtomicUsize::new(0),
@@ -153,19 +157,18 @@ impl Shared {
     }
 
     /// Closes the connection because nothing was heard: an idle timeout whose clock is ours.
-    pub(super) fn time_out(&self) {
+    pub(super) fn time_out(&self, lost: ConnectionLost) {
         if self.quinn.close_reason().is_none() {
-            self.silent.store(true, Ordering::Relaxed);
-            let code = VarInt::from_u32(ConnectionCode::IdleTimeout.into());
-            self.quinn.close(code, b"nothing was heard within the idle timeout");
+            let reason = self.silent.get_or_init(|| lost).to_string();
+            self.quinn.close(VarInt::from_u32(ConnectionCode::IdleTimeout.into()), reason.as_bytes());
         }
     }
 
     /// Why the connection is really gone: the library knows nothing of [`Self::time_out`].
     pub(crate) fn why(&self, lost: ConnectionLost) -> ConnectionLost {
-        match lost {
-            ConnectionLost::ClosedHere if self.silent.load(Ordering::Relaxed) => ConnectionLost::TimedOut,
-            other => other,
+        match (lost, self.silent.get()) {
+            (ConnectionLost::ClosedHere, Some(silent)) => silent.clone(),
+            (other, _) => other,
         }
     }
 

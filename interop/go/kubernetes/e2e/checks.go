@@ -53,8 +53,14 @@ var checks = []check{
 
 // tokenChecks are made where agents show tokens.
 var tokenChecks = []check{
-	{"token of another audience refused", refused(agentAccount, "another", "lookup failed")},
-	{"token of another account refused", refused("stranger", audience, "service account. Expected")},
+	{"token of another audience refused", refusal{
+		account: agentAccount, audience: "another",
+		reason: `token audiences ["another"] is invalid for the target audiences ["` + audience + `"]`,
+	}.refused},
+	{"token of another account refused", refusal{
+		account: "stranger", audience: audience, user: "system:serviceaccount:" + systemNamespace + ":stranger",
+		reason: `incoming request from "stranger" service account. Expected "` + agentAccount + `"`,
+	}.refused},
 }
 
 // outcome is what a check came to.

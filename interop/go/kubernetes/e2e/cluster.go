@@ -47,6 +47,9 @@ const (
 	adminPort  = 8095
 )
 
+// The port of an agent's health, in the site's namespace; the next one has its metrics.
+const agentHealthPort = 8093
+
 func (c *cluster) port(usual int) int { return usual + 100*c.plane }
 
 // start returns when everything is there and kube-apiserver reaches the node through the tunnel.
@@ -109,7 +112,7 @@ func (c *cluster) startAPIServer(ctx context.Context) error {
 	}
 	apiserver, err := c.programs.start("kube-apiserver", "", filepath.Join(c.options.kubernetes, "kube-apiserver"),
 		"--etcd-servers=http://127.0.0.1:2379", "--egress-selector-config-file="+egress,
-		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.port(apiPort)), "--advertise-address="+c.options.cloudAddress, "--endpoint-reconciler-type=none",
+		"--bind-address="+c.bindAddress(), fmt.Sprintf("--secure-port=%d", c.port(apiPort)), "--advertise-address="+c.options.cloudAddress, "--endpoint-reconciler-type=none",
 		"--tls-cert-file="+c.pki.cert("kube-apiserver"), "--tls-private-key-file="+c.pki.key("kube-apiserver"),
 		"--client-ca-file="+c.pki.cert("ca"), "--authorization-mode=RBAC", "--allow-privileged",
 		"--kubelet-certificate-authority="+c.pki.cert("ca"), "--kubelet-client-certificate="+c.pki.cert("kubelet-client"),
@@ -131,13 +134,24 @@ func (c *cluster) startAPIServer(ctx context.Context) error {
 	}, apiserver)
 }
 
-// connect makes the clients, and the kubeconfigs of kubectl and proxy-server.
-func (c *cluster) connect() error {
-	if err := c.writeKubeconfig(c.kubeconfig(), "admin"); err != nil {
-		return err
+// bindAddress is kube-apiserver's: agents that count leases must reach it.
+func (c *cluster) bindAddress() string {
+	if c.plane > 0 {
+		return "0.0.0.0"
 	}
-	if err := c.writeKubeconfig(c.serverKubeconfig(), "proxy-server-client"); err != nil {
-		return err
+	return "127.0.0.1"
+}
+
+// connect makes the clients, and the kubeconfigs of kubectl and the tunnel's programs.
+func (c *cluster) connect() error {
+	for file, user := range map[string]struct{ host, certificate string }{
+		c.kubeconfig():       {"127.0.0.1", "admin"},
+		c.serverKubeconfig(): {"127.0.0.1", "proxy-server-client"},
+		c.agentKubeconfig():  {c.options.cloudAddress, "proxy-agent-client"},
+	} {
+		if err := c.writeKubeconfig(file, user.host, user.certificate); err != nil {
+			return err
+		}
 	}
 	var err error
 	if c.config, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig()); err != nil {
@@ -152,9 +166,9 @@ func (c *cluster) connect() error {
 }
 
 // writeKubeconfig is for a user with a client certificate.
-func (c *cluster) writeKubeconfig(file, certificate string) error {
+func (c *cluster) writeKubeconfig(file, host, certificate string) error {
 	config := clientcmdapi.NewConfig()
-	config.Clusters["e2e"] = &clientcmdapi.Cluster{Server: fmt.Sprintf("https://127.0.0.1:%d", c.port(apiPort)), CertificateAuthority: c.pki.cert("ca")}
+	config.Clusters["e2e"] = &clientcmdapi.Cluster{Server: fmt.Sprintf("https://%s:%d", host, c.port(apiPort)), CertificateAuthority: c.pki.cert("ca")}
 	config.AuthInfos["user"] = &clientcmdapi.AuthInfo{ClientCertificate: c.pki.cert(certificate), ClientKey: c.pki.key(certificate)}
 	config.Contexts["e2e"] = &clientcmdapi.Context{Cluster: "e2e", AuthInfo: "user", Namespace: namespace}
 	config.CurrentContext = "e2e"
@@ -162,6 +176,12 @@ func (c *cluster) writeKubeconfig(file, certificate string) error {
 }
 
 func (c *cluster) kubeconfig() string { return filepath.Join(c.folder, "kubeconfig") }
+
+func (c *cluster) serverKubeconfig() string {
+	return filepath.Join(c.folder, "proxy-server-kubeconfig")
+}
+
+func (c *cluster) agentKubeconfig() string { return filepath.Join(c.folder, "proxy-agent-kubeconfig") }
 
 // raw reads a path of the API.
 func (c *cluster) raw(ctx context.Context, path string) (string, error) {

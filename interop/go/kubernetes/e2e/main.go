@@ -35,9 +35,12 @@ type options struct {
 	quick  bool
 	tokens bool
 	quic   string
+	// What is broken on purpose, so that checks must fail.
+	broken string
 	// How much longer than on a good network a check may take.
 	patience int
 	work     string
+	document document
 }
 
 func main() {
@@ -55,9 +58,17 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "less data and less waiting")
 	flag.StringVar(&o.quic, "quic", "", "congestion control of this project's programs")
 	flag.BoolVar(&o.tokens, "tokens", false, "agents show service account tokens instead of certificates")
+	flag.StringVar(&o.broken, "break", "", "what to break on purpose: "+strings.Join(allBreaks, ", "))
 	flag.IntVar(&o.patience, "patience", 1, "so many times the usual limits of time")
 	flag.StringVar(&o.work, "work", "", "folder for logs and files")
+	flag.StringVar(&o.document.file, "document", "", "Markdown file to write the table into")
+	flag.StringVar(&o.document.part, "document-part", "", "which part of it")
+	flag.StringVar(&o.document.madeBy, "made-by", "", "what the document says of the table")
 	flag.Parse()
+	if o.broken != "" && !slices.Contains(allBreaks, o.broken) {
+		fmt.Fprintln(os.Stderr, "e2e: --break has one of", strings.Join(allBreaks, ", "))
+		os.Exit(2)
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -99,6 +110,9 @@ func run(ctx context.Context, o *options) (bool, error) {
 		}
 	}
 	results.print(os.Stdout)
+	if err := o.document.write(&results); err != nil {
+		return false, err
+	}
 	return results.good(), ctx.Err()
 }
 
@@ -111,6 +125,7 @@ func runOne(ctx context.Context, o *options, pki *pki, column *column) {
 			column.add("start", outcome{time: time.Since(start), err: err})
 		} else {
 			fmt.Printf("ready after %.1f s\n", time.Since(start).Seconds())
+			c.breakIt()
 			c.check(ctx, column)
 		}
 		c.stop()

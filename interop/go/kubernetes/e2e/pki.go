@@ -52,7 +52,7 @@ func newPKI(folder string, o *options) (*pki, error) {
 		subject   pkix.Name
 		hosts     []string
 	}{
-		{"kube-apiserver", cluster, pkix.Name{CommonName: "kube-apiserver"}, []string{"127.0.0.1", "localhost"}},
+		{"kube-apiserver", cluster, pkix.Name{CommonName: "kube-apiserver"}, []string{"127.0.0.1", "localhost", o.cloudAddress}},
 		{"kubelet-client", cluster, pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: masters}, nil},
 		{"admin", cluster, pkix.Name{CommonName: adminUser, Organization: masters}, nil},
 		{"front-proxy-client", frontProxy, pkix.Name{CommonName: "front-proxy-client"}, nil},
@@ -60,6 +60,7 @@ func newPKI(folder string, o *options) (*pki, error) {
 		{"proxy-server", cluster, pkix.Name{CommonName: "proxy-server"}, []string{o.cloudAddress, "127.0.0.1"}},
 		{"proxy-client", cluster, pkix.Name{CommonName: "kube-apiserver"}, nil},
 		{"proxy-server-client", cluster, pkix.Name{CommonName: serverUser}, nil},
+		{"proxy-agent-client", cluster, pkix.Name{CommonName: agentUser}, nil},
 		{"proxy-agent", cluster, pkix.Name{CommonName: "proxy-agent"}, nil},
 		{"webhook", cluster, pkix.Name{CommonName: "webhook"}, []string{"webhook." + namespace + ".svc"}},
 		{"api", cluster, pkix.Name{CommonName: "api"}, []string{"api." + namespace + ".svc"}},

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // What the site's network has, and what nothing outside has a route to.
@@ -29,6 +35,13 @@ func addSiteAddresses(site string) error {
 
 // startSite starts the kubelet, which starts the pods, and the agent.
 func (c *cluster) startSite() error {
+	if err := c.startKubelet(); err != nil {
+		return err
+	}
+	return c.startAgent()
+}
+
+func (c *cluster) startKubelet() error {
 	text, err := json.Marshal(podList(c.pods()))
 	if err != nil {
 		return err
@@ -37,10 +50,42 @@ func (c *cluster) startSite() error {
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return err
 	}
-	if _, err := c.programs.start("kubelet", c.options.site, c.options.kubelet, "--address="+nodeAddress,
+	argv := append([]string{c.options.kubelet}, c.kubeletFlags()...)
+	_, err = c.programs.start("kubelet", c.options.site, append(argv, "--address="+nodeAddress,
 		"--tls-cert-file="+c.pki.cert("kubelet"), "--tls-private-key-file="+c.pki.key("kubelet"),
-		"--client-ca-file="+c.pki.cert("ca"), "--pods="+file, "--root="+filepath.Join(c.folder, "containers")); err != nil {
-		return err
+		"--client-ca-file="+c.pki.cert("ca"), "--pods="+file, "--root="+filepath.Join(c.folder, "containers"))...)
+	return err
+}
+
+// inSite is a client in the site's namespace, where the agents' pages are.
+func (o *options) inSite() *http.Client {
+	type dialled struct {
+		connection net.Conn
+		err        error
 	}
-	return c.startAgent()
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		done := make(chan dialled, 1)
+		go func() {
+			// Not unlocked: the thread ends with this goroutine, and the namespace is on no other.
+			runtime.LockOSThread()
+			connection, err := dialInNamespace(ctx, o.site, network, address)
+			done <- dialled{connection, err}
+		}()
+		got := <-done
+		return got.connection, got.err
+	}
+	return &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+}
+
+// dialInNamespace moves the calling thread into a namespace.
+func dialInNamespace(ctx context.Context, namespace, network, address string) (net.Conn, error) {
+	file, err := os.Open("/run/netns/" + namespace)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("setns %s: %w", namespace, err)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, address)
 }

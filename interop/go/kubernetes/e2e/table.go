@@ -61,8 +61,16 @@ func (c *column) failures() int {
 	return failed
 }
 
-// print writes it in Markdown: seconds and what was measured, or FAIL.
+// print writes it with its sums.
 func (t *table) print(to io.Writer) {
+	fmt.Fprintf(to, "\n%s", t.markdown())
+	for _, column := range t.columns {
+		fmt.Fprintf(to, "%s %s: passed %d, failed %d\n", column.front, column.peer, len(column.outcomes)-column.failures(), column.failures())
+	}
+}
+
+// markdown has a row for each check: seconds and what was measured, or FAIL.
+func (t *table) markdown() string {
 	var names []string
 	for _, column := range t.columns {
 		for _, name := range column.names {
@@ -71,22 +79,20 @@ func (t *table) print(to io.Writer) {
 			}
 		}
 	}
-	heads, line := "\n| check |", "| --- |"
+	heads, line := "| check |", "| --- |"
 	for _, column := range t.columns {
-		heads += fmt.Sprintf(" %s %s |", column.front, column.peer)
+		heads += fmt.Sprintf(" %s, %s |", column.front, column.peer)
 		line += " --- |"
 	}
-	fmt.Fprintf(to, "%s\n%s\n", heads, line)
+	text := heads + "\n" + line + "\n"
 	for _, name := range names {
 		row := "| " + name + " |"
 		for _, column := range t.columns {
 			row += " " + column.cell(name) + " |"
 		}
-		fmt.Fprintln(to, row)
+		text += row + "\n"
 	}
-	for _, column := range t.columns {
-		fmt.Fprintf(to, "%s %s: passed %d, failed %d\n", column.front, column.peer, len(column.outcomes)-column.failures(), column.failures())
-	}
+	return text
 }
 
 func (c *column) cell(name string) string {

@@ -1,9 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,10 +19,11 @@ import (
 
 const (
 	// What the reference's manifests have.
-	agentNamespace = "kube-system"
-	agentAccount   = "konnectivity-agent"
-	serverUser     = "system:konnectivity-server"
-	audience       = "system:konnectivity-server"
+	systemNamespace = "kube-system"
+	agentAccount    = "konnectivity-agent"
+	agentUser       = "system:konnectivity-agent"
+	serverUser      = "system:konnectivity-server"
+	audience        = "system:konnectivity-server"
 )
 
 // allowReviews lets proxy-server review tokens, and makes the agents' account.
@@ -38,7 +40,7 @@ func (c *cluster) allowReviews(ctx context.Context) error {
 		account := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		// kube-apiserver makes the namespace soon after its start.
 		if err := until(ctx, c.limit(30*time.Second), "the service account "+name, func(ctx context.Context) error {
-			_, err := c.client.CoreV1().ServiceAccounts(agentNamespace).Create(ctx, account, metav1.CreateOptions{})
+			_, err := c.client.CoreV1().ServiceAccounts(systemNamespace).Create(ctx, account, metav1.CreateOptions{})
 			return err
 		}); err != nil {
 			return err
@@ -49,40 +51,111 @@ func (c *cluster) allowReviews(ctx context.Context) error {
 
 func (c *cluster) tokenFile() string { return filepath.Join(c.folder, "agent-token") }
 
-func (c *cluster) serverKubeconfig() string {
-	return filepath.Join(c.folder, "proxy-server-kubeconfig")
-}
-
 // writeToken asks for a token as a kubelet does for a projected volume.
 func (c *cluster) writeToken(ctx context.Context, file, account, audience string) error {
 	request := &authentication.TokenRequest{Spec: authentication.TokenRequestSpec{Audiences: []string{audience}}}
-	answer, err := c.client.CoreV1().ServiceAccounts(agentNamespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	answer, err := c.client.CoreV1().ServiceAccounts(systemNamespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(file, []byte(answer.Status.Token), 0o600)
 }
 
-// refused starts a second agent with a token that must not be accepted, and waits until its log says why.
-func refused(account, audience, reason string) func(context.Context, *cluster) (string, error) {
-	return func(ctx context.Context, c *cluster) (string, error) {
-		file := filepath.Join(c.folder, "refused-token")
-		if err := c.writeToken(ctx, file, account, audience); err != nil {
-			return "", err
-		}
-		// The log has the agent's name in it, so that must not be part of any reason.
-		name := "refused-" + strings.ReplaceAll(reason, " ", "-")
-		agent, err := c.startAgentAs(name, file, 8193)
-		if err != nil {
-			return "", err
-		}
-		defer agent.stop(syscall.SIGKILL)
-		return "", until(ctx, c.limit(20*time.Second), "the reason in the agent's log", func(context.Context) error {
-			log, err := os.ReadFile(filepath.Join(c.folder, name+".log"))
-			if err == nil && !bytes.Contains(log, []byte(reason)) {
-				err = errors.New("it does not say " + reason)
-			}
-			return err
-		})
-	}
+// refusal is a token that must not be accepted.
+type refusal struct {
+	account, audience string
+	// What kube-apiserver says of the token when it is asked for the server's audience; empty: it does not know it.
+	user string
+	// Why the server does not accept it, in its own log and in the agent's.
+	reason string
 }
+
+// refused starts a second agent with such a token. The server must refuse it, for this reason and no other: both logs have
+// it, kube-apiserver says the same of the token, and the same agent is welcome as soon as its file has a good one.
+func (r refusal) refused(ctx context.Context, c *cluster) (string, error) {
+	file := filepath.Join(c.folder, "refused-token")
+	if c.options.broken == breakTokens {
+		r.account, r.audience, r.user = agentAccount, audience, "system:serviceaccount:"+systemNamespace+":"+agentAccount
+	}
+	if err := c.writeToken(ctx, file, r.account, r.audience); err != nil {
+		return "", err
+	}
+	if user, err := c.review(ctx, file); err != nil || user != r.user {
+		return "", fmt.Errorf("whose token it is: %w", errors.Join(err, want("the review", r.user, user)))
+	}
+	before, err := c.refusals(ctx, r.reason)
+	if err != nil {
+		return "", err
+	}
+	const name, port = "second-agent", agentHealthPort + 100
+	log := filepath.Join(c.folder, name+".log")
+	if err := os.WriteFile(log, nil, 0o644); err != nil {
+		return "", err
+	}
+	agent, err := c.startAgentAs(name, file, port)
+	if err != nil {
+		return "", err
+	}
+	defer agent.stop(syscall.SIGKILL)
+	if err := until(ctx, c.limit(20*time.Second), "the reason in both logs", func(ctx context.Context) error {
+		text, err := os.ReadFile(log)
+		if err == nil && !strings.Contains(unquoted(text), r.reason) {
+			err = fmt.Errorf("the agent's log does not say: %s", r.reason)
+		}
+		now, said := c.refusals(ctx, r.reason)
+		if said == nil && (now.logged == before.logged || now.counted == before.counted && c.peer != reference) {
+			said = fmt.Errorf("the server has not refused anybody because of: %s", r.reason)
+		}
+		return errors.Join(err, said)
+	}, agent); err != nil {
+		return "", err
+	}
+	site := c.options.inSite()
+	if _, err := get(ctx, site, port, "/readyz"); err == nil {
+		return "", errors.New("the agent is ready all the same")
+	}
+	if err := c.writeToken(ctx, file, agentAccount, audience); err != nil {
+		return "", err
+	}
+	return "", until(ctx, c.limit(30*time.Second), "the same agent with a good token", func(ctx context.Context) error {
+		_, err := get(ctx, site, port, "/readyz")
+		return err
+	}, agent)
+}
+
+// review asks kube-apiserver whose token is in a file, for the audience that the server asks for.
+func (c *cluster) review(ctx context.Context, file string) (string, error) {
+	token, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	review := &authentication.TokenReview{Spec: authentication.TokenReviewSpec{Token: string(token), Audiences: []string{audience}}}
+	answer, err := c.client.AuthenticationV1().TokenReviews().Create(ctx, review, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return answer.Status.User.Username, nil
+}
+
+// refusals are agents that the server did not accept: those that its log has for this reason, and what it has counted. The
+// reference's counts none.
+type refusals struct {
+	logged  int
+	counted float64
+}
+
+func (c *cluster) refusals(ctx context.Context, reason string) (refusals, error) {
+	log, err := os.ReadFile(filepath.Join(c.folder, "proxy-server.log"))
+	if err != nil {
+		return refusals{}, err
+	}
+	r := refusals{logged: strings.Count(unquoted(log), reason)}
+	if c.peer != reference {
+		const name = "konnectivity_network_proxy_server_agent_authentications_total"
+		r.counted, err = metric(ctx, http.DefaultClient, c.port(adminPort), name, `result="bad_token"`)
+	}
+	return r, err
+}
+
+// unquoted is a log without the backslashes before its quotes.
+func unquoted(log []byte) string { return strings.ReplaceAll(string(log), `\`, "") }

@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -64,11 +67,13 @@ func (c *cluster) startServer() error {
 		fmt.Sprintf("--health-port=%d", c.port(healthPort)), "--health-bind-address=127.0.0.1",
 	}
 	if c.plane > 0 {
-		argv = append(argv, "--server-count=3", "--graceful-shutdown-timeout=30s")
+		argv = append(argv, c.leaseFlags()...)
+	}
+	if c.plane > 0 || c.options.tokens {
+		argv = append(argv, "--kubeconfig="+c.serverKubeconfig())
 	}
 	if c.options.tokens {
-		argv = append(argv, "--agent-namespace="+agentNamespace, "--agent-service-account="+agentAccount,
-			"--authentication-audience="+audience, "--kubeconfig="+c.serverKubeconfig())
+		argv = append(argv, "--agent-namespace="+systemNamespace, "--agent-service-account="+agentAccount, "--authentication-audience="+audience)
 	} else {
 		argv = append(argv, "--cluster-ca-cert="+c.pki.cert("ca"))
 	}
@@ -91,13 +96,13 @@ func (c *cluster) startServer() error {
 
 func (c *cluster) startAgent() error {
 	var err error
-	c.agent, err = c.startAgentAs("proxy-agent", c.tokenFile(), 8093)
+	c.agent, err = c.startAgentAs("proxy-agent", c.tokenFile(), agentHealthPort)
 	return err
 }
 
 // startAgentAs starts an agent that shows a token, or a certificate where there are no tokens. It uses the port for its
 // health and the next one.
-func (c *cluster) startAgentAs(name, token string, port int) (*program, error) {
+func (c *cluster) startAgentAs(name, token string, port int, more ...string) (*program, error) {
 	argv := []string{
 		c.tunnelProgram("proxy-agent"), "--proxy-server-host=" + c.options.cloudAddress, fmt.Sprintf("--proxy-server-port=%d", agentPort),
 		"--ca-cert=" + c.pki.cert("ca"), "--agent-id=" + name,
@@ -112,6 +117,7 @@ func (c *cluster) startAgentAs(name, token string, port int) (*program, error) {
 		argv = append(argv, "--agent-cert="+c.pki.cert("proxy-agent"), "--agent-key="+c.pki.key("proxy-agent"))
 	}
 	argv = append(argv, c.congestionControl()...)
+	argv = append(argv, more...)
 	return c.programs.start(name, c.options.site, argv...)
 }
 
@@ -125,25 +131,55 @@ func (c *cluster) congestionControl() []string {
 // waitForAgent waits until the server has the agent.
 func (c *cluster) waitForAgent(ctx context.Context) error {
 	return until(ctx, c.limit(30*time.Second), "the agent at the server", func(ctx context.Context) error {
-		return answersOK(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz", c.port(healthPort)))
+		_, err := get(ctx, http.DefaultClient, c.port(healthPort), "/readyz")
+		return err
 	}, c.server, c.agent)
 }
 
-func answersOK(ctx context.Context, url string) error {
+// get reads a page of a program of the tunnel, on loopback where the client is.
+func get(ctx context.Context, client *http.Client, port int, page string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, page), nil)
 	if err != nil {
-		return err
+		return "", err
 	}
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := client.Do(request)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", answer.Status, text)
 	}
-	return err
+	return string(text), err
+}
+
+// metric is the sum of all of a program's numbers of this name that have these labels, as in a="b".
+func metric(ctx context.Context, client *http.Client, port int, name string, labels ...string) (float64, error) {
+	text, err := get(ctx, client, port, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	sum, found := 0.0, false
+	for line := range strings.Lines(text) {
+		sample, number, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if sample != name && !strings.HasPrefix(sample, name+"{") {
+			continue
+		}
+		found = true
+		if slices.ContainsFunc(labels, func(label string) bool { return !strings.Contains(sample, label) }) {
+			continue
+		}
+		value, err := strconv.ParseFloat(number, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += value
+	}
+	if !found {
+		return 0, fmt.Errorf("there is no metric %s", name)
+	}
+	return sum, nil
 }

@@ -64,7 +64,7 @@ func startContainer(folder string, spec v1.Container) (*container, error) {
 		return nil, err
 	}
 	var lock sync.Mutex
-	c.stdout = newFanOut(&logWriter{lock: &lock, file: file, stream: "stdout"})
+	c.stdout = newFanOut(spoil(&logWriter{lock: &lock, file: file, stream: "stdout"}))
 	c.stderr = newFanOut(&logWriter{lock: &lock, file: file, stream: "stderr"})
 
 	argv := append(slices.Clone(spec.Command), spec.Args...)

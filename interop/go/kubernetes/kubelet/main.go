@@ -28,6 +28,7 @@ var (
 	keyFile  = flag.String("tls-private-key-file", "", "its key")
 	clientCA = flag.String("client-ca-file", "", "who signs the certificates that clients must have")
 	podsFile = flag.String("pods", "", "a v1.PodList, JSON: the pods to run, each with its address in status.podIP")
+	spoils   = flag.Bool("spoil", false, "change bytes of logs and streams, to see that the checks notice")
 	root     = flag.String("root", "", "folder for the containers' working directories and logs")
 )
 

@@ -28,7 +28,12 @@ func (p *processes) Exec(_ context.Context, id string, argv []string, stdin io.R
 
 func execWithPipes(command *exec.Cmd, stdin io.Reader, stdout, stderr io.WriteCloser) error {
 	// A stream that cannot be written to any more ends the command by SIGPIPE.
-	command.Stdout, command.Stderr = stdout, stderr
+	if stdout != nil {
+		command.Stdout = spoil(stdout)
+	}
+	if stderr != nil {
+		command.Stderr = stderr
+	}
 	if stdin != nil {
 		// Not command.Stdin, for which Wait would wait: a command may end before its input.
 		pipe, err := command.StdinPipe()
@@ -36,7 +41,7 @@ func execWithPipes(command *exec.Cmd, stdin io.Reader, stdout, stderr io.WriteCl
 			return err
 		}
 		go func() {
-			io.Copy(pipe, stdin)
+			io.Copy(spoil(pipe), stdin)
 			pipe.Close()
 		}()
 	}
@@ -62,7 +67,7 @@ func execInTerminal(command *exec.Cmd, stdin io.Reader, stdout io.Writer, resize
 	}
 	if stdout != nil {
 		// It ends, with EIO, when the last process has left the terminal.
-		io.Copy(stdout, terminal)
+		io.Copy(spoil(stdout), terminal)
 	}
 	return command.Wait()
 }
@@ -98,7 +103,7 @@ func (p *processes) Attach(_ context.Context, id string, stdin io.Reader, stdout
 	left := make(chan struct{})
 	if stdin != nil && container.stdin != nil {
 		go func() {
-			io.Copy(container.stdin, stdin)
+			io.Copy(spoil(container.stdin), stdin)
 			close(left)
 		}()
 	}
@@ -117,14 +122,14 @@ func (p *processes) PortForward(_ context.Context, address string, port int32, s
 	}
 	defer conn.Close()
 	go func() {
-		if _, err := io.Copy(conn, stream); err != nil {
+		if _, err := io.Copy(spoil(conn), stream); err != nil {
 			conn.Close()
 			return
 		}
 		conn.(*net.TCPConn).CloseWrite()
 	}()
 	// The stream's other half is closed by the streaming server, once the pod has ended its own.
-	if _, err := io.Copy(stream, conn); err != nil && !errors.Is(err, net.ErrClosed) {
+	if _, err := io.Copy(spoil(stream), conn); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil

@@ -10,6 +10,7 @@ struct Fake {
     agent_id: String,
     identifiers: Identifiers,
     draining: AtomicBool,
+    in_doubt: AtomicBool,
     open_dials: AtomicUsize,
     examined: AtomicUsize,
 }
@@ -35,6 +36,9 @@ impl BackendView for Fake {
         self.examined.fetch_add(1, Relaxed);
         self.draining.load(Relaxed)
     }
+    fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Relaxed)
+    }
     fn open_dials(&self) -> usize {
         self.open_dials.load(Relaxed)
     }
@@ -59,6 +63,46 @@ fn nothing_is_found_in_an_empty_registry() {
         assert!(registry.pick(&[strategy], "a:1", 0, &none).is_none());
         assert!(!registry.has_any(strategy));
     }
+}
+
+#[test]
+fn a_backend_in_doubt_is_passed_over_while_others_can() {
+    let registry = Fakes::default();
+    let [old, new] = [Fake::new("a", "host=h"), Fake::new("a", "host=h")];
+    let _old = registry.register(old.clone());
+    let kept = registry.register(new.clone());
+    let picks = |expected: &Arc<Fake>| {
+        for strategy in [Strategy::Default, Strategy::DestHost] {
+            assert_picks(&registry, &[strategy], "h:1", 0, expected);
+        }
+    };
+    picks(&old);
+    old.in_doubt.store(true, Relaxed);
+    picks(&new);
+    drop(kept);
+    picks(&old);
+}
+
+#[test]
+fn kin_have_the_same_id_or_host_and_are_not_too_many() {
+    let registry = Fakes::default();
+    let same = |kin: Vec<Arc<Fake>>, wanted: &[&Arc<Fake>]| {
+        kin.len() == wanted.len() && wanted.iter().all(|wanted| kin.iter().any(|kin| Arc::ptr_eq(kin, wanted)))
+    };
+    let [id, host, address] = [Fake::new("a", ""), Fake::new("b", "host=h"), Fake::new("c", "ipv4=10.0.0.1")];
+    let [both, stranger] = [Fake::new("a", "host=h"), Fake::new("d", "host=i&default-route=true")];
+    let _kept = [&id, &host, &address, &both, &stranger].map(|backend| registry.register(backend.clone()));
+    let new = Fake::new("a", "host=h&ipv4=10.0.0.1&default-route=true");
+    let _new = registry.register(new.clone());
+    assert!(same(registry.kin(&new), &[&id, &host, &address, &both]));
+    assert!(same(registry.kin(&stranger), &[]));
+
+    let crowd: Vec<_> = (0..100).map(|_| registry.register(Fake::new("e", "host=j"))).collect();
+    let last = Fake::new("e", "host=j");
+    let _last = registry.register(last.clone());
+    assert_eq!(registry.kin(&last).len(), MOST_KIN);
+    drop(crowd);
+    assert!(registry.kin(&last).is_empty());
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl Server {
         let counting = Arc::new(Counting { inner, full_handshakes: AtomicUsize::new(0) });
         let tls = ServerTls::with_verifier(identity, Some(counting.clone()), TUNNEL_ALPN).unwrap();
         let (settings, budget) = settings();
-        let keys = EndpointKeys::from_identity(identity);
+        let keys = EndpointKeys::from_identity(identity, "server");
         let address = (Ipv4Addr::LOCALHOST, 0).into();
         let endpoint = ServerEndpoint::bind(address, tls.clone(), &keys, &settings, budget).unwrap();
         Self { endpoint, tls, counting }
