@@ -227,6 +227,29 @@ async fn servers_that_may_not_watch_list() {
     cluster.servers[0].program.logged(&words, LIMIT).await.unwrap();
 }
 
+/// Lists are granted: nothing stands still, and no list is asked for without a pause.
+#[tokio::test]
+async fn a_dead_server_is_noticed_although_watches_fail() {
+    for fault in [Fault::Status(500, "InternalError"), Fault::Status(410, "Expired"), Fault::Garbage] {
+        let mut cluster = Cluster::new().await;
+        cluster.api.fail("watch", "leases", Some(fault));
+        for id in ["server-1", "server-2"] {
+            cluster.server(id, &["--lease-gc-interval=3s"]).await;
+        }
+        let agent = cluster.agent(cluster.servers[0].agents, &[]).await;
+        has_servers(&agent, &["server-1", "server-2"]).await;
+        cluster.api.asked();
+        let begun = Instant::now();
+        cluster.servers[1].program.kill();
+        cluster.has_leases(&["server-1"]).await;
+        shows(agent.health, "known_server_count 1").await;
+        let lists = cluster.api.asked().iter().filter(|asked| asked.verb == "list").count();
+        // One second, two, and then three each, for up to two servers.
+        let most = begun.elapsed().as_secs() + 4;
+        assert!(lists as u64 <= most, "{fault:?}: {lists} in {:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn a_server_serves_whatever_the_api_does() {
     for (fault, words) in [

@@ -80,6 +80,11 @@ impl LeaseBook {
         self.away_since.get_or_insert(last_heard);
     }
 
+    /// The API could be asked all the time: it was something else that was lost, and time has not stood still.
+    pub fn was_there(&mut self) {
+        self.away_since = None;
+    }
+
     /// The leases that count, by name.
     pub fn valid(&self, now: Instant) -> impl Iterator<Item = &ServerLease> {
         let now = self.away_since.unwrap_or(now);
