@@ -107,7 +107,7 @@ impl TokenFile {
     /// and files on any file system. A file that cannot be used is logged, once, and waited for.
     ///
     /// # Cancel safety
-    /// Safe.
+    /// Dropping the future begins the wait anew.
     pub async fn renewed(&self, known: &Token) -> Token {
         let mut is_bad = false;
         loop {
