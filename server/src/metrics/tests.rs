@@ -3,6 +3,7 @@ use std::path::Path;
 use konnectivity_process::metrics::document;
 
 use super::*;
+use crate::auth::Refusal;
 
 /// What the reference shows before anything has happened; it is 0.
 const FROM_THE_START: [&str; 4] =
@@ -47,7 +48,8 @@ fn touch(metrics: &Metrics) {
     metrics.certificates.loaded("cluster-cert", Some(SystemTime::now()));
     metrics.agent_authenticated(Carried::Quic, Reached::Accepted);
     metrics.token_reviewed(ReviewResult::Good, Duration::from_millis(7));
-    metrics.token_expired(Carried::Quic);
+    metrics.token_ended(Carried::Quic, &TokenEnd::Expired(Refusal::NoToken));
+    metrics.token_ended(Carried::Grpc, &TokenEnd::Withdrawn(Refusal::NoToken));
     metrics.dial_ended("finished", 5, 7, Duration::ZERO);
 }
 
