@@ -9,7 +9,7 @@ use std::{
 };
 
 use konnectivity_interop::{
-    api_server::{ApiServer, CREDENTIAL, Mood, User, failure},
+    api_server::{ApiServer, CREDENTIAL, Fault, User, failure},
     certificates::{Authority, Folder, Leaf},
     ends::{LIMIT, Target, echo, has_metric, metric, within},
     pair::{Agent, Options, Pair, Server, program::Program, raw, reference::ReferenceAgent, until},
@@ -36,7 +36,7 @@ impl Stage {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let certificates = Folder::write(folder.path(), &[]).unwrap();
-        let api = ApiServer::start(&certificates, folder.path()).await;
+        let api = ApiServer::start(&certificates, folder.path()).await.unwrap();
         let stage = Self { api, folder };
         stage.api.knows("good", agent());
         stage.write("good");
@@ -166,8 +166,7 @@ async fn a_good_token_lets_an_agent_in_without_the_white_space_around_it() {
         assert_eq!(authentications(&pair, carrier, "accepted").await, 1.0);
         logged(&pair.server.program, &["agent connected", ACCOUNT]).await;
         let asked = &stage.api.asked()[0];
-        assert_eq!(asked.method, "POST");
-        assert_eq!(asked.path.trim_end_matches('?'), "/apis/authentication.k8s.io/v1/tokenreviews");
+        assert_eq!((asked.verb, asked.path.as_str()), ("create", "/apis/authentication.k8s.io/v1/tokenreviews"));
         assert_eq!(asked.body["spec"]["token"], "s3cret");
         assert_eq!(asked.body["spec"]["audiences"], serde_json::json!([AUDIENCE]));
         assert!(asked.user_agent.starts_with("konnectivity-quic-proxy-server/"), "{asked:?}");
@@ -265,19 +264,19 @@ async fn an_api_that_is_away_or_odd_costs_no_agent_that_is_in() {
     let target = Target::echo();
     let forbidden = failure(403, "Forbidden", "tokenreviews.authentication.k8s.io is forbidden");
     let broken = failure(500, "InternalError", "etcd is away");
-    for (carrier, mood, words) in [
-        ("quic", Mood::Away, &["cannot be reached"][..]),
-        ("grpc", Mood::Away, &["cannot be reached"]),
-        ("quic", Mood::Says(403, forbidden), &["create tokenreviews.authentication.k8s.io", "grant it"]),
-        ("grpc", Mood::Says(500, broken), &["HTTP 500 InternalError", "etcd is away"]),
-        ("quic", Mood::Says(502, "<html>oops".to_owned()), &["HTTP 502", "<html>oops"]),
-        ("grpc", Mood::Says(201, "garbage with a token".to_owned()), &["cannot be understood"]),
-        ("quic", Mood::Says(201, "{}".to_owned()), &["cannot be understood"]),
+    for (carrier, fault, words) in [
+        ("quic", Fault::HangsUp, &["cannot be reached"][..]),
+        ("grpc", Fault::HangsUp, &["cannot be reached"]),
+        ("quic", Fault::Says(403, forbidden), &["create tokenreviews.authentication.k8s.io", "grant it"]),
+        ("grpc", Fault::Says(500, broken), &["HTTP 500 InternalError", "etcd is away"]),
+        ("quic", Fault::Says(502, "<html>oops".to_owned()), &["HTTP 502", "<html>oops"]),
+        ("grpc", Fault::Says(201, "garbage with a token".to_owned()), &["cannot be understood"]),
+        ("quic", Fault::Says(201, "{}".to_owned()), &["cannot be understood"]),
     ] {
         let stage = Stage::new().await;
         let pair = stage.pair(carrier, &[]).await;
         let mut dial = within("a dial", pair.dial(&target.address.to_string())).await.unwrap();
-        stage.api.mood(mood.clone());
+        stage.api.fail_all(Some(fault.clone()));
         stage.api.knows("another", agent());
         stage.write("another");
         let newcomer = stage.agent(&pair, carrier, &["--agent-id=newcomer"]).await;
@@ -289,7 +288,7 @@ async fn an_api_that_is_away_or_odd_costs_no_agent_that_is_in() {
         echo(&mut dial, b"still here").await;
         reaches(&pair, &target).await;
         agents(&pair, 1).await;
-        stage.api.mood(Mood::Good);
+        stage.api.fail_all(None);
         agents(&pair, 2).await;
         echo(&mut dial, b"still here").await;
     }
@@ -299,7 +298,7 @@ async fn an_api_that_is_away_or_odd_costs_no_agent_that_is_in() {
 async fn an_api_that_takes_ten_seconds_is_waited_for() {
     let stage = Stage::new().await;
     let pair = stage.alone([] as [&str; 0]).await;
-    stage.api.mood(Mood::Slow(Duration::from_secs(10)));
+    stage.api.fail_all(Some(Fault::Slow(Duration::from_secs(10))));
     let agent = stage.agent(&pair, "quic", &[]).await;
     logged(&agent.program, &["cannot review tokens now", "no answer yet after 7s"]).await;
     agents(&pair, 1).await;
@@ -313,22 +312,22 @@ async fn a_slow_api_keeps_no_agent_out_that_claims_its_node() {
     stage.api.knows("good", bound_to("node-1"));
     stage.api.has_node("node-1", &["127.0.0.1"]);
     let pair = stage.alone(["--agent-identifier-policy=own-node"]).await;
-    stage.api.mood(Mood::Slow(Duration::from_secs(10)));
+    stage.api.fail_all(Some(Fault::Slow(Duration::from_secs(10))));
     let agent = stage.agent(&pair, "quic", &["--agent-identifiers=ipv4=127.0.0.1"]).await;
     logged(&agent.program, &["cannot look at the agent's node now", "no answer yet after 7s"]).await;
     agents(&pair, 1).await;
-    let nodes = stage.api.asked().iter().filter(|asked| asked.path.contains("/nodes/")).count();
+    let nodes = stage.api.asked().iter().filter(|asked| asked.resource == "nodes").count();
     assert_eq!((nodes, stage.api.reviews_of("good")), (1, 1));
 }
 
 #[tokio::test]
 async fn an_api_that_is_away_at_the_start_is_no_reason_not_to_start() {
     let stage = Stage::new().await;
-    stage.api.mood(Mood::Away);
+    stage.api.fail_all(Some(Fault::HangsUp));
     let pair = stage.alone([] as [&str; 0]).await;
     let agent = stage.agent(&pair, "quic", &[]).await;
     logged(&agent.program, &["cannot review tokens now"]).await;
-    stage.api.mood(Mood::Good);
+    stage.api.fail_all(None);
     agents(&pair, 1).await;
 }
 
@@ -377,13 +376,13 @@ async fn a_bad_new_token_keeps_the_old_one() {
     let words = ["new token is not accepted", "on node", "node-2"];
     pair.server.program.logged(&words, RENEWED_WITHIN).await.unwrap();
     reaches(&pair, &target).await;
-    stage.api.mood(Mood::Away);
+    stage.api.fail_all(Some(Fault::HangsUp));
     let second = jwt(7200);
     stage.api.knows(&second, bound_to("node-1"));
     stage.write(&second);
     pair.server.program.logged(&["stays until its new token can be reviewed"], RENEWED_WITHIN).await.unwrap();
     reaches(&pair, &target).await;
-    stage.api.mood(Mood::Good);
+    stage.api.fail_all(None);
     pair.server.program.logged(&["the agent has sent a new token"], RENEWED_WITHIN).await.unwrap();
     agents(&pair, 1).await;
 }
@@ -438,10 +437,10 @@ async fn a_withdrawn_token_drains_its_agent(carrier: &str) {
         until("it is reviewed again", LIMIT, async || (stage.api.reviews_of(&token) >= wanted).then_some(())).await;
     };
     // An API that is away says nothing, however often; one that does not know the token for a moment is asked again.
-    stage.api.mood(Mood::Says(500, failure(500, "InternalError", "etcd is away")));
+    stage.api.fail_all(Some(Fault::Says(500, failure(500, "InternalError", "etcd is away"))));
     asked_again(4).await;
     stage.api.forgets(&token);
-    stage.api.mood(Mood::Good);
+    stage.api.fail_all(None);
     asked_again(1).await;
     stage.api.knows(&token, agent());
     asked_again(1).await;
@@ -515,10 +514,10 @@ async fn the_api_decides_when_a_token_has_expired() {
     stage.api.knows(&token, agent());
     stage.write(&token);
     let pair = stage.pair("quic", &[]).await;
-    stage.api.mood(Mood::Away);
+    stage.api.fail_all(Some(Fault::HangsUp));
     logged(&pair.server.program, &["cannot review agents' tokens", "those that are here stay"]).await;
     reaches(&pair, &target).await;
-    stage.api.mood(Mood::Good);
+    stage.api.fail_all(None);
     // Its clock is behind ours.
     until("it is asked again", LIMIT, async || (stage.api.reviews_of(&token) >= 2).then_some(())).await;
     reaches(&pair, &target).await;
@@ -637,17 +636,17 @@ async fn a_certificate_may_say_the_node() {
             agents(&pair, 0).await;
         };
         // Its own name needs no API, so that an API that is away keeps nobody out.
-        stage.api.mood(Mood::Away);
+        stage.api.fail_all(Some(Fault::HangsUp));
         comes_and_goes(with("host=node-1").await).await;
         let later = with("ipv4=10.0.0.7").await;
         logged(&later.program, &["cannot look at the agent's node now"]).await;
-        stage.api.mood(Mood::Good);
+        stage.api.fail_all(None);
         comes_and_goes(later).await;
         let refused = with("host=node-2").await;
         logged(&refused.program, &["must not claim host", "node-2", "10.0.0.7"]).await;
         drop(refused);
         comes_and_goes(with("ipv4=10.0.0.7").await).await;
-        let nodes = stage.api.asked().iter().filter(|asked| asked.path.contains("/nodes/")).count();
+        let nodes = stage.api.asked().iter().filter(|asked| asked.resource == "nodes").count();
         assert!(nodes > 0 && nodes == stage.api.asked().len());
     }
 }
