@@ -186,6 +186,7 @@ async fn three_servers_find_each_other_and_agents_find_them() {
     let agent = cluster.agent(balancer.address(), &quick).await;
     has_servers(&agent, &["server-1", "server-2", "server-3"]).await;
     shows(agent.health, "known_server_count 3").await;
+    shows(cluster.servers[0].health, "listed_servers 3").await;
     assert_eq!(balancer.given().len(), 1);
 
     // One is drained: its lease goes at once, and nobody looks for it.
@@ -193,6 +194,7 @@ async fn three_servers_find_each_other_and_agents_find_them() {
     cluster.servers[2].program.signal(Signal::SIGTERM).unwrap();
     cluster.has_leases(&["server-1", "server-2"]).await;
     shows(agent.health, "known_server_count 2").await;
+    shows(cluster.servers[0].health, "listed_servers 2").await;
     open.exchange().await.unwrap();
     drop(open);
     has_servers(&agent, &["server-1", "server-2"]).await;

@@ -45,6 +45,11 @@ impl Membership {
         self.list.borrow().as_ref().map_or(self.configured_count, |list| list.count)
     }
 
+    /// How many servers are in the list; 0 without one.
+    pub fn listed(&self) -> usize {
+        self.list.borrow().as_ref().map_or(0, |list| list.servers.len())
+    }
+
     /// Whether there is a list.
     pub fn is_known(&self) -> bool {
         self.list.borrow().is_some()
@@ -108,6 +113,7 @@ mod tests {
     fn whoever_hears_once_is_told_the_most() {
         let membership = Membership::new(3);
         assert_eq!((membership.count(), membership.lasting_count(), membership.is_known()), (3, 3, false));
+        assert_eq!(membership.listed(), 0);
         membership.set(list(2));
         assert_eq!((membership.count(), membership.lasting_count(), membership.is_known()), (2, 3, true));
         membership.set(list(5));
