@@ -1,5 +1,5 @@
-//! Keeps one connection to each server, behind one address and at those that servers name. What to do next is decided by
-//! `known.rs` and `listed.rs`, values without socket or clock; this file is the loop around them.
+//! Keeps one connection to each server, behind one address and at those that servers name. What to do next is decided
+//! by `known.rs` and `listed.rs`, values without socket or clock; this file is the loop around them.
 //!
 //! ```text
 //!              +-- Dial --> attempt (Connector) --> Keep ------> serve until lost ----------+

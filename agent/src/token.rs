@@ -103,8 +103,8 @@ impl TokenFile {
         }
     }
 
-    /// Waits until the file has another token than `known`. It is read every ten seconds: that sees links that are swapped
-    /// and files on any file system. A file that cannot be used is logged, once, and waited for.
+    /// Waits until the file has another token than `known`. It is read every ten seconds: that sees links that are
+    /// swapped and files on any file system. A file that cannot be used is logged, once, and waited for.
     ///
     /// # Cancel safety
     /// Dropping the future begins the wait anew.

@@ -1,5 +1,5 @@
-//! An API server's double: as much of the Kubernetes API as the programs ask for, over TLS with the test certificates, with
-//! whatever failures a test asks for. It remembers what it was asked.
+//! An API server's double: as much of the Kubernetes API as the programs ask for, over TLS with the test certificates,
+//! with whatever failures a test asks for. It remembers what it was asked.
 //!
 //! ```no_run
 //! # async fn test(certificates: &konnectivity_interop::certificates::Folder, folder: &std::path::Path) -> anyhow::Result<()> {

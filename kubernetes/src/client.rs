@@ -90,8 +90,8 @@ impl Kubernetes {
         Ok(Self(Arc::new(Inner { settings, origin, pace, spare, runtime, current })))
     }
 
-    /// Waits until a request may be made that can wait: such requests have half of the rate, so that others find room. It
-    /// has to wait for its turn among all requests, too, when it is made.
+    /// Waits until a request may be made that can wait: such requests have half of the rate, so that others find room.
+    /// It has to wait for its turn among all requests, too, when it is made.
     ///
     /// # Cancel safety
     /// Safe.
@@ -99,8 +99,8 @@ impl Kubernetes {
         self.0.spare.wait().await;
     }
 
-    /// Makes one request when it is its turn, and waits 15 s for each. For a stream of changes that is the time until it
-    /// begins. `right` is what the request needs, for messages.
+    /// Makes one request when it is its turn, and waits 15 s for each. For a stream of changes that is the time until
+    /// it begins. `right` is what the request needs, for messages.
     ///
     /// # Errors
     /// [`ApiError`].

@@ -34,8 +34,8 @@ impl Membership {
         });
     }
 
-    /// How many servers an agent is told of that hears of no changes: the highest number that is known, for such an agent
-    /// never looks for more.
+    /// How many servers an agent is told of that hears of no changes: the highest number that is known, for such an
+    /// agent never looks for more.
     pub fn lasting_count(&self) -> u32 {
         self.list.borrow().as_ref().map_or(0, |list| list.count).max(self.configured_count)
     }

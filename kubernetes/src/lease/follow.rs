@@ -1,4 +1,5 @@
-//! Keeps a book of leases current: lists them, watches their changes, and lists them again, for as long as anybody asks.
+//! Keeps a book of leases current: lists them, watches their changes, and lists them again, for as long as anybody
+//! asks.
 //!
 //! ```text
 //! list --> watch --> changes, expiries ... --> its time is over, or it is silent --> list
@@ -7,10 +8,11 @@
 //!   +-- failed: wait, longer each time
 //! ```
 //!
-//! Where lists are granted and watches are not, or break at once, leases expire as anywhere: only while no list comes, too,
-//! time stands still.
+//! Where lists are granted and watches are not, or break at once, leases expire as anywhere: only while no list comes,
+//! too, time stands still.
 //!
-//! Not the library's own watcher: what was asked and answered is counted here, and what cannot be heard must not expire.
+//! Not the library's own watcher: what was asked and answered is counted here, and what cannot be heard must not
+//! expire.
 
 use std::{
     pin::Pin,

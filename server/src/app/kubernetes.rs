@@ -12,7 +12,8 @@ use crate::{
     metrics::Metrics,
 };
 
-/// A client; nothing is connected yet. Its connections live on the thread that calls this: workers have their hands full.
+/// A client; nothing is connected yet. Its connections live on the thread that calls this: workers have their hands
+/// full.
 ///
 /// # Errors
 /// When its files cannot be used.

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The end that a JWT names says only when to ask again: the API decides, by its own clock and keys. So a clock that is
-//! wrong costs questions and no agent. Before that end, the API must say no several times: while its keys are renewed, one
-//! of several API servers may not know a good token yet. The reference never looks again.
+//! wrong costs questions and no agent. Before that end, the API must say no several times: while its keys are renewed,
+//! one of several API servers may not know a good token yet. The reference never looks again.
 
 use std::{
     pin::Pin,
@@ -39,8 +39,8 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// A connection's new tokens are looked at no more often than this.
 const NEW_TOKEN_PAUSE: Duration = Duration::from_secs(5);
 
-/// Where nobody minds that a token expires, it is not looked at any more when this little is left: clocks differ, and it
-/// would seem to be withdrawn.
+/// Where nobody minds that a token expires, it is not looked at any more when this little is left: clocks differ, and
+/// it would seem to be withdrawn.
 const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 
 /// Waits beyond this are cut: timers do not reach further.
@@ -207,8 +207,8 @@ fn is_over(token: &Token) -> bool {
     token.end().is_some_and(|end| end <= SystemTime::now())
 }
 
-/// How long to wait before a token is looked at that ends in `left`, if it has an end. `random` is from 0 to 1: agents that
-/// came together are not looked at together.
+/// How long to wait before a token is looked at that ends in `left`, if it has an end. `random` is from 0 to 1: agents
+/// that came together are not looked at together.
 fn next_look(left: Option<Duration>, minded: Minded, refusals: u32, random: f64) -> Option<Duration> {
     let routine = minded.withdrawal.map(|every| match refusals {
         0 => every.mul_f64(0.75 + random / 2.0),

@@ -14,8 +14,8 @@ use super::{
     refusal::Refusal,
 };
 
-/// How long an agent is let wait for all that is asked about it. It waits 10 s itself, and is to learn why nothing comes
-/// of it.
+/// How long an agent is let wait for all that is asked about it. It waits 10 s itself, and is to learn why nothing
+/// comes of it.
 const AGENTS_PATIENCE: Duration = Duration::from_secs(7);
 
 /// How long a question may take: the wait for its turn, and the request.
@@ -65,7 +65,8 @@ impl<V: Clone + Send + Sync + 'static> Questions<V> {
         self.cache().known(key, Instant::now())
     }
 
-    /// The answer to a question, which is asked if nobody has asked it. `question` says for how long the answer is good.
+    /// The answer to a question, which is asked if nobody has asked it. `question` says for how long the answer is
+    /// good.
     ///
     /// # Errors
     /// What the question says, or that there is no answer yet.

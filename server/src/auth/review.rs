@@ -103,8 +103,8 @@ impl Reviewer {
         self.questions.ask(key, patience, question).await
     }
 
-    /// The same for an agent that is connected, when it is its turn: the API has others to answer. Waits for the answer as
-    /// long as one may come.
+    /// The same for an agent that is connected, when it is its turn: the API has others to answer. Waits for the answer
+    /// as long as one may come.
     ///
     /// # Errors
     /// [`Refusal`].
