@@ -49,6 +49,9 @@ use crate::{
 /// How long connections may take to say good-bye after they were told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long one attempt may take, whichever way it goes.
+const ATTEMPT_LIMIT: Duration = GRPC_HEAD_START.saturating_add(HANDSHAKE_LIMIT).saturating_add(HELLO_LIMIT);
+
 /// HTTP/2 in a TLS handshake (RFC 9113, section 3.2).
 const HTTP2_ALPN: &[u8] = b"h2";
 
@@ -75,7 +78,6 @@ pub async fn run(config: Config) -> Result<()> {
     let budget = MemoryBudget::new(config.quic.memory_budget);
     let served = Arc::new(Served::new(metrics.clone()));
     let (status, watched) = watch::channel(ServerSetStatus::default());
-    let dials_stop = CancellationToken::new();
     // The reference's agent never ends by itself: a drain only tells the servers to prefer others.
     let leave = if config.exit_after_drain { stopping.drain.clone() } else { stopping.stop.clone() };
     let tasks = TaskTracker::new();
@@ -92,42 +94,21 @@ pub async fn run(config: Config) -> Result<()> {
         limit: config.dial_timeout,
         socket_bytes: config.socket_bytes,
         metrics,
-        stop: dials_stop.clone(),
+        stop: CancellationToken::new(),
         tasks: tasks.clone(),
     };
-    let attempt_limit = GRPC_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
-    let grpc = grpc_connector(&config, &client_tls, budget.clone());
-    let quic = quic_connector(&config, client_tls, budget, &dials, &stopping.drain, &leave);
-    // Through a proxy, there is one way to all servers.
-    let direct = if grpc.proxy.is_some() { DirectPolicy::Nowhere } else { config.direct_servers.clone() };
-    let carriers = AgentCarriers { quic, grpc, direct, dials, drain: stopping.drain.clone(), leave: leave.clone() };
-    let connector = Connector::new(Shared {
-        carriers: Arc::new(carriers),
-        host: config.server.host.clone(),
-        configured: configured(&config.transports),
-        choice: Mutex::new(Choice::new(config.transports.wanted, config.transports.quic_retry_interval)),
-        attempt_limit,
-        drain: stopping.drain.clone(),
-        tasks: tasks.clone(),
-        served: served.clone(),
-    });
-    let still_served = served;
+    let dials_stop = dials.stop.clone();
+    let connector = connector(&config, client_tls, budget, dials, served.clone(), &stopping.drain, &leave);
     let (counts, leases) = watch::channel(None);
     let counting = count_leases(counter, lease_metrics, counts, stopping.drain.clone());
-    let settings = ServerSetSettings {
-        sync_interval: config.reconnect.interval,
-        sync_interval_cap: config.reconnect.interval_cap,
-        sync_forever: config.reconnect.forever,
-        count_source: config.reconnect.count_source,
-        attempt_limit,
-    };
+    let settings = server_set_settings(&config);
     tracing::info!(agent_id = %config.agent_id, server = %config.server.host, port = config.server.port, "proxy-agent is up");
 
     let ended = CancellationToken::new();
     let health_routes = routes.clone();
     let health = admin::serve(health, move |request| health_routes.health(request), ended.clone());
     let admin = admin::serve(admin, move |request| routes.admin(request), ended.clone());
-    let served = async { tokio::try_join!(health, admin).context("health and admin ports") };
+    let ports = async { tokio::try_join!(health, admin).context("health and admin ports") };
     let connections =
         server_set::run(settings, Arc::new(connector), leases, stopping.drain.clone(), stopping.stop.clone(), status);
     let work = async {
@@ -143,7 +124,7 @@ pub async fn run(config: Config) -> Result<()> {
             never = counting => match never {},
             () = deadline(&leave, &stopping.stop, config.graceful_shutdown_timeout, &dials_stop) => {
                 tracing::warn!("stopped with connections still open");
-                close(&still_served).await;
+                close(&served).await;
             }
         }
         ended.cancel();
@@ -156,10 +137,48 @@ pub async fn run(config: Config) -> Result<()> {
     };
     tokio::select! {
         never = reloader.run() => match never {},
-        (served, (), ()) = async { tokio::join!(served, work, signals) } => drop(served?),
+        (ports, (), ()) = async { tokio::join!(ports, work, signals) } => drop(ports?),
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What makes connections to servers, over whichever way there is.
+fn connector(
+    config: &Config,
+    tls: Current<ClientTls>,
+    budget: Arc<MemoryBudget>,
+    dials: Dials,
+    served: Arc<Served>,
+    drain: &CancellationToken,
+    leave: &CancellationToken,
+) -> Connector<AgentCarriers> {
+    let grpc = grpc_connector(config, &tls, budget.clone());
+    let quic = quic_connector(config, tls, budget, &dials, drain, leave);
+    // Through a proxy, there is one way to all servers.
+    let direct = if grpc.proxy.is_some() { DirectPolicy::Nowhere } else { config.direct_servers.clone() };
+    let tasks = dials.tasks.clone();
+    let carriers = AgentCarriers { quic, grpc, direct, dials, drain: drain.clone(), leave: leave.clone() };
+    Connector::new(Shared {
+        carriers: Arc::new(carriers),
+        host: config.server.host.clone(),
+        configured: configured(&config.transports),
+        choice: Mutex::new(Choice::new(config.transports.wanted, config.transports.quic_retry_interval)),
+        attempt_limit: ATTEMPT_LIMIT,
+        drain: drain.clone(),
+        tasks,
+        served,
+    })
+}
+
+fn server_set_settings(config: &Config) -> ServerSetSettings {
+    ServerSetSettings {
+        sync_interval: config.reconnect.interval,
+        sync_interval_cap: config.reconnect.interval_cap,
+        sync_forever: config.reconnect.forever,
+        count_source: config.reconnect.count_source,
+        attempt_limit: ATTEMPT_LIMIT,
+    }
 }
 
 /// Counts leases, if any are to be counted, until a drain begins: a draining agent looks for no servers.

@@ -1,7 +1,7 @@
 //! How many servers there are, as their leases say.
 //!
-//! Nobody waits for it: until leases have been listed once, the servers' own count is what there is, and while the API is
-//! away, the last count stays.
+//! Nobody waits for it: until leases have been listed once, the servers' own count is what there is, and while the API
+//! is away, the last count stays.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -16,11 +16,12 @@ use crate::metrics::Metrics;
 /// How long a watch lasts; an API server ends one by itself after five to ten minutes. All agents watch.
 const RELIST: Duration = Duration::from_secs(240);
 
-/// The time between lists where watching is not allowed. The reference's agent looks at its leases every 10 s, and needs to
-/// watch them.
+/// The time between lists where watching is not allowed. The reference's agent looks at its leases every 10 s, and
+/// needs to watch them.
 const RELIST_WITHOUT_WATCH: Duration = Duration::from_secs(30);
 
-/// Counts leases for as long as the future is polled. `counts` is `None` before they have been listed for the first time.
+/// Counts leases for as long as the future is polled. `counts` is `None` before they have been listed for the first
+/// time.
 pub async fn count(
     kubernetes: Kubernetes,
     scope: LeaseScope,

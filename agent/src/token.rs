@@ -103,11 +103,11 @@ impl TokenFile {
         }
     }
 
-    /// Waits until the file has another token than `known`. It is read every ten seconds: that sees links that are swapped
-    /// and files on any file system. A file that cannot be used is logged, once, and waited for.
+    /// Waits until the file has another token than `known`. It is read every ten seconds: that sees links that are
+    /// swapped and files on any file system. A file that cannot be used is logged, once, and waited for.
     ///
     /// # Cancel safety
-    /// Safe.
+    /// Dropping the future begins the wait anew.
     pub async fn renewed(&self, known: &Token) -> Token {
         let mut is_bad = false;
         loop {

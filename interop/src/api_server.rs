@@ -1,8 +1,26 @@
-//! As much of a Kubernetes API server as the programs ask for: reviews of tokens, and nodes. It can be away, slow, and say
-//! anything, and it remembers what it was asked. For tests only: it panics when it cannot work.
+//! An API server's double: as much of the Kubernetes API as the programs ask for, over TLS with the test certificates,
+//! with whatever failures a test asks for. It remembers what it was asked.
+//!
+//! ```no_run
+//! # async fn test(certificates: &konnectivity_interop::certificates::Folder, folder: &std::path::Path) -> anyhow::Result<()> {
+//! use konnectivity_interop::api_server::{ApiServer, Fault};
+//! let api = ApiServer::start(certificates, folder).await?;
+//! let flag = format!("--kubeconfig={}", api.kubeconfig().display());
+//! api.fail("list", "leases", Some(Fault::Status(403, "Forbidden")));
+//! # Ok(()) }
+//! ```
+//!
+//! - `asked`: requests, in the words of RBAC.
+//! - `store`: objects, their versions, and what requests do to them.
+//! - `watch`: answers that go on.
+//! - `reviews`: whose a token is.
+
+mod asked;
+mod reviews;
+mod store;
+mod watch;
 
 use std::{
-    collections::{BTreeMap, HashMap},
     fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -10,155 +28,171 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
+use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use konnectivity_transport::tls::{Identity, server_config};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
     time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::certificates::Folder;
+use self::store::{Answer, Store};
+pub use self::{asked::Asked, reviews::User};
+use crate::{certificates::Folder, peer::ports};
 
 /// The token by which the programs are known here, if they use [`ApiServer::kubeconfig`].
 pub const CREDENTIAL: &str = "credential-of-a-program";
 
-/// How an API server answers.
+/// More than any request here has.
+const MOST_BYTES: usize = 4 << 20;
+
+/// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mood {
-    /// As it should.
-    Good,
-    /// The same after a while.
-    Slow(Duration),
-    /// It closes every connection at once.
-    Away,
-    /// With this status and this body, whatever it is asked.
+pub enum Fault {
+    /// It is refused with this HTTP status and reason.
+    Status(u16, &'static str),
+    /// It is answered with this HTTP status and this body, whatever that is. See [`failure`].
     Says(u16, String),
+    /// The answer is no JSON.
+    Garbage,
+    /// It is answered so much later.
+    Slow(Duration),
+    /// It is never answered.
+    Silence,
+    /// Its connection is closed. If that is so of all requests, connections are closed at once.
+    HangsUp,
 }
 
-/// What it was asked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Asked {
-    /// The method.
-    pub method: String,
-    /// Path and query.
-    pub path: String,
-    /// Who has asked, as they call themselves.
-    pub user_agent: String,
-    /// The body, if it was JSON.
-    pub body: Value,
-}
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Whose a token is.
-#[derive(Debug, Clone)]
-pub struct User {
-    /// Its name, as in `system:serviceaccount:NAMESPACE:NAME`.
-    pub username: String,
-    /// What the token is for.
-    pub audience: String,
-    /// The node that it is bound to.
-    pub node: Option<String>,
-}
-
-/// A running API server; it is gone when this is dropped.
+/// The running double. What it knows stays when it is stopped; it is gone when this is dropped.
 #[derive(Debug)]
 pub struct ApiServer {
     address: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
     kubeconfig: PathBuf,
-    state: Arc<State>,
-    task: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-struct State {
-    mood: Mutex<Mood>,
-    users: Mutex<HashMap<String, User>>,
-    nodes: Mutex<BTreeMap<String, Vec<String>>>,
-    asked: Mutex<Vec<Asked>>,
+    store: Arc<Mutex<Store>>,
+    tasks: JoinSet<()>,
 }
 
 impl ApiServer {
-    /// Starts one with a certificate of `certificates`, and writes a file for its users into `folder`.
+    /// Starts one with a certificate of `certificates`, and writes a kubeconfig for it into `folder`.
     ///
-    /// # Panics
+    /// # Errors
     /// When a certificate cannot be read, a file written, or no port is free.
-    pub async fn start(certificates: &Folder, folder: &Path) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let kubeconfig = folder.join("kubeconfig");
-        fs::write(&kubeconfig, kubeconfig_of(address, &certificates.file("ca.crt"))).expect("a file");
-        let state = Arc::new(State {
-            mood: Mutex::new(Mood::Good),
-            users: Mutex::default(),
-            nodes: Mutex::default(),
-            asked: Mutex::default(),
-        });
-        let serving = serve(listener, acceptor(certificates), state.clone());
-        #[allow(clippy::disallowed_methods, reason = "the struct owns the task and ends it when it is dropped")]
-        let task = tokio::spawn(serving);
-        Self { address, kubeconfig, state, task }
+    pub async fn start(certificates: &Folder, folder: &Path) -> anyhow::Result<Self> {
+        let mut api = Self::away(certificates, folder)?;
+        api.start_again().await?;
+        Ok(api)
     }
 
-    /// A file that says where it is and who asks.
+    /// The same, which is not there yet: see [`Self::start_again`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn away(certificates: &Folder, folder: &Path) -> anyhow::Result<Self> {
+        let [port] = ports::free();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let identity = Identity::load(&certificates.file("server.crt"), &certificates.file("server.key"))?;
+        let kubeconfig = folder.join(format!("kubeconfig-{port}"));
+        fs::write(&kubeconfig, kubeconfig_of(address, &certificates.file("ca.crt")))
+            .context("cannot write the kubeconfig")?;
+        let tls = Arc::new(server_config(&identity, None, &[b"http/1.1"])?);
+        Ok(Self { address, tls, kubeconfig, store: Arc::default(), tasks: JoinSet::new() })
+    }
+
+    /// Serves, or serves again, with all it knew.
+    ///
+    /// # Errors
+    /// When its port is taken.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(self.address).await.context("the API's port is taken")?;
+        self.tasks.spawn(accept(listener, TlsAcceptor::from(self.tls.clone()), self.store.clone()));
+        Ok(())
+    }
+
+    /// Ends every connection, and answers no more.
+    pub async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// The file that says how to reach it.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Requests with this verb on this resource fail so; `None`: not any more. Verbs as in RBAC.
+    pub fn fail(&self, verb: &'static str, resource: &'static str, fault: Option<Fault>) {
+        self.store().fail(verb, resource, fault);
     }
 
-    /// Answers differently from now on.
-    pub fn mood(&self, mood: Mood) {
-        *lock(&self.state.mood) = mood;
+    /// The same with all requests.
+    pub fn fail_all(&self, fault: Option<Fault>) {
+        self.store().fail_all = fault;
+    }
+
+    /// All requests until now, in their order, whatever became of them.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.store().asked.clone()
+    }
+
+    /// Forgets them.
+    pub fn forget_asked(&self) {
+        self.store().asked.clear();
     }
 
     /// Knows a token from now on.
     pub fn knows(&self, token: &str, user: User) {
-        lock(&self.state.users).insert(token.to_owned(), user);
+        self.store().users.insert(token.to_owned(), user);
     }
 
     /// Knows it no longer: it has expired, or was withdrawn.
     pub fn forgets(&self, token: &str) {
-        lock(&self.state.users).remove(token);
-    }
-
-    /// Has a node with these addresses.
-    pub fn has_node(&self, name: &str, addresses: &[&str]) {
-        let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
-        lock(&self.state.nodes).insert(name.to_owned(), addresses);
-    }
-
-    /// What it was asked until now, whatever it said.
-    pub fn asked(&self) -> Vec<Asked> {
-        lock(&self.state.asked).clone()
+        self.store().users.remove(token);
     }
 
     /// How often a token was reviewed.
     pub fn reviews_of(&self, token: &str) -> usize {
-        self.asked().iter().filter(|asked| asked.body["spec"]["token"] == token).count()
+        self.store().asked.iter().filter(|asked| asked.body["spec"]["token"] == token).count()
     }
-}
 
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// Has a node with these addresses.
+    pub fn has_node(&self, name: &str, addresses: &[&str]) {
+        let addresses: Vec<_> =
+            addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
+        let status = json!({"addresses": addresses});
+        self.put("nodes", json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}, "status": status}));
+    }
+
+    /// The objects of a resource, such as `leases`, by namespace and name.
+    pub fn objects(&self, resource: &str) -> Vec<Value> {
+        self.store().objects(resource)
+    }
+
+    /// Writes an object as somebody else would. `metadata` must have its name, and its namespace if there is one.
+    pub fn put(&self, resource: &str, object: Value) {
+        self.store().put(resource, object);
+    }
+
+    /// Removes an object as somebody else would.
+    pub fn remove(&self, resource: &str, namespace: &str, name: &str) {
+        self.store().remove(resource, namespace, name);
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        lock(&self.store)
     }
 }
 
 /// What the API says of a failure.
 pub fn failure(code: u16, reason: &str, message: &str) -> String {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code})
-        .to_string()
+    Answer::status(code, reason, message).body.to_string()
 }
 
 fn kubeconfig_of(address: SocketAddr, authority: &Path) -> String {
@@ -171,104 +205,61 @@ fn kubeconfig_of(address: SocketAddr, authority: &Path) -> String {
     )
 }
 
-fn acceptor(certificates: &Folder) -> TlsAcceptor {
-    let chain = CertificateDer::from_pem_file(certificates.file("server.crt")).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_file(certificates.file("server.key")).expect("a key");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.expect("versions of TLS").with_no_client_auth().with_single_cert(vec![chain], key);
-    TlsAcceptor::from(Arc::new(config.expect("a certificate with its key")))
+fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
+    store.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
+async fn accept(listener: TcpListener, tls: TlsAcceptor, store: Arc<Mutex<Store>>) {
     let mut connections = JoinSet::new();
     loop {
-        let (stream, _) = listener.accept().await.expect("accept");
+        let Ok((socket, _)) = listener.accept().await else { continue };
         while connections.try_join_next().is_some() {}
-        if *lock(&state.mood) == Mood::Away {
-            continue;
+        if lock(&store).fail_all != Some(Fault::HangsUp) {
+            connections.spawn(serve(socket, tls.clone(), store.clone()));
         }
-        connections.spawn(serve_one(stream, acceptor.clone(), state.clone()));
     }
 }
 
-/// A client that leaves is no error here.
-async fn serve_one(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
-    let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(|request| answer(request, state.clone()));
+async fn serve(socket: TcpStream, tls: TlsAcceptor, store: Arc<Mutex<Store>>) {
+    // Whoever leaves in the midst of it has its reasons.
+    let Ok(stream) = tls.accept(socket).await else { return };
+    let service = service_fn(|request| answer(request, store.clone()));
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// An error closes the connection without an answer.
-async fn answer(request: Request<Incoming>, state: Arc<State>) -> io::Result<Response<Full<Bytes>>> {
-    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-    let is_known = text("authorization") == format!("Bearer {CREDENTIAL}");
-    let (method, path, user_agent) = (request.method().to_string(), request.uri().to_string(), text("user-agent"));
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let body = serde_json::from_slice(&body).unwrap_or_default();
-    let asked = Asked { method, path, user_agent, body };
-    lock(&state.asked).push(asked.clone());
-    let mood = lock(&state.mood).clone();
-    let (status, body) = match mood {
-        Mood::Says(status, body) => (status, body),
-        // On a connection that was there already.
-        Mood::Away => return Err(io::ErrorKind::ConnectionReset.into()),
-        Mood::Good | Mood::Slow(_) => {
-            if let Mood::Slow(pause) = mood {
-                sleep(pause).await;
-            }
-            match is_known {
-                true => good_answer(&asked, &state),
-                false => (401, failure(401, "Unauthorized", "Unauthorized")),
-            }
-        }
-    };
-    let answer = Response::builder().status(status).header("content-type", "application/json");
-    Ok(answer.body(Full::new(body.into())).expect("an answer"))
-}
-
-fn good_answer(asked: &Asked, state: &State) -> (u16, String) {
-    let path = asked.path.split('?').next().unwrap_or_default();
-    match (asked.method.as_str(), path) {
-        ("POST", "/apis/authentication.k8s.io/v1/tokenreviews") => (201, review(asked, &lock(&state.users))),
-        ("GET", path) if path.starts_with("/api/v1/nodes/") => {
-            let name = path.trim_start_matches("/api/v1/nodes/");
-            match lock(&state.nodes).get(name) {
-                Some(addresses) => (200, node(name, addresses)),
-                None => (404, failure(404, "NotFound", &format!("nodes {name:?} not found"))),
-            }
-        }
-        _ => (404, failure(404, "NotFound", "the server could not find the requested resource")),
+async fn answer(request: Request<Incoming>, store: Arc<Mutex<Store>>) -> io::Result<Response<Body>> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MOST_BYTES).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let asked = Asked::new(&head, &body);
+    let fault = lock(&store).ask(&asked);
+    match fault {
+        Some(Fault::Status(code, reason)) => return Ok(of(&Answer::status(code, reason, "the test wants it so"))),
+        Some(Fault::Says(code, body)) => return Ok(with(code, body)),
+        Some(Fault::Garbage) => return Ok(with(200, "<html>not JSON</html>".to_owned())),
+        Some(Fault::Slow(delay)) => sleep(delay).await,
+        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::HangsUp) => return Err(io::ErrorKind::ConnectionReset.into()),
+        None => {}
     }
+    if asked.bearer != CREDENTIAL {
+        return Ok(of(&Answer::status(401, "Unauthorized", "Unauthorized")));
+    }
+    if asked.verb == "watch" {
+        let body = lock(&store).watch(&asked);
+        return Ok(Response::new(body.map_err(|never| match never {}).boxed_unsync()));
+    }
+    let answer = lock(&store).answer(&asked);
+    Ok(of(&answer))
 }
 
-fn review(asked: &Asked, users: &HashMap<String, User>) -> String {
-    let spec = &asked.body["spec"];
-    let user = spec["token"].as_str().and_then(|token| users.get(token));
-    let wants = |user: &&User| spec["audiences"].as_array().is_some_and(|all| all.contains(&json!(user.audience)));
-    let status = match user {
-        None => json!({"error": "invalid bearer token"}),
-        Some(user) if !wants(&user) => {
-            json!({"error": format!("token audiences [\"{}\"] is invalid for the target audiences", user.audience)})
-        }
-        Some(user) => {
-            let mut extra = json!({});
-            if let Some(node) = &user.node {
-                extra["authentication.kubernetes.io/node-name"] = json!([node]);
-            }
-            json!({"authenticated": true, "audiences": [user.audience], "user": {"username": user.username, "extra": extra}})
-        }
-    };
-    json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "spec": spec, "status": status})
-        .to_string()
+fn of(answer: &Answer) -> Response<Body> {
+    with(answer.code, answer.body.to_string())
 }
 
-fn node(name: &str, addresses: &[String]) -> String {
-    let addresses: Vec<_> = addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
-    json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}, "status": {"addresses": addresses}})
-        .to_string()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn with(code: u16, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    response
 }

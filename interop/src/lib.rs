@@ -1,13 +1,12 @@
 //! The only crate that sees both ends of the tunnel: test certificates, the benchmark and the end-to-end tests.
 //!
-//! - [`api_server`]: as much of a Kubernetes API server as the programs ask for.
+//! - [`api_server`]: an API server's double: tokens, nodes, leases, and whatever goes wrong.
 //! - [`certificates`]: an authority and what it signs, for tests and for the quick start.
 //! - [`peer`]: a server and an agent of any make as real processes, started and stopped.
 //! - [`pair`]: a real server with real agents for end-to-end tests.
 //! - [`ends`]: both ends of a dial in a test's hand.
 //! - [`link`]: two network namespaces and a bad link between them.
 //! - [`load`]: clients and targets, and what they do to a pair.
-//! - [`lease_api`]: the Kubernetes API as far as leases need it.
 //! - [`bench`](mod@bench): the benchmark made of these.
 //! - [`memory`](mod@memory): an agent in a control group with little memory.
 //! - [`matrix`]: every pairing of programs through every scenario.
@@ -20,7 +19,6 @@ pub mod api_server;
 pub mod bench;
 pub mod certificates;
 pub mod ends;
-pub mod lease_api;
 pub mod link;
 pub mod load;
 pub mod matrix;

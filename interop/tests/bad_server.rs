@@ -113,6 +113,26 @@ async fn a_server_that_says_nothing_is_given_up_after_ten_seconds() {
     stage.recovers().await;
 }
 
+/// The agent looks at its file every ten seconds, whatever it is told all the while.
+#[tokio::test]
+async fn a_server_that_never_stops_talking_gets_new_tokens() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "first").unwrap();
+    let mut stage = Stage::new(&[&format!("--service-account-token-path={}", file.display())]).await;
+    let mut peer = stage.welcomed().await;
+    std::fs::write(&file, "second").unwrap();
+    let begun = Instant::now();
+    let token = loop {
+        assert!(begun.elapsed() < Duration::from_secs(25), "no new token");
+        peer.say(ControlBody::Servers(Servers { server_count: 1, servers: Vec::new() })).await.unwrap();
+        if let Ok(message) = timeout(Duration::from_millis(500), peer.next()).await {
+            break message.unwrap();
+        }
+    };
+    assert_eq!(token, ControlBody::Token(Token { token: "second".into() }));
+}
+
 #[tokio::test]
 async fn messages_that_a_server_must_not_send() {
     let mut stage = Stage::new(&[]).await;

@@ -5,8 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use konnectivity_interop::api_server::{ApiServer, CREDENTIAL, Fault};
 use konnectivity_interop::certificates::Folder;
-use konnectivity_interop::lease_api::{BEARER, Fault, LeaseApi};
 use konnectivity_interop::pair::balancer::Balancer;
 use konnectivity_interop::pair::client::Client;
 use konnectivity_interop::pair::open::Open;
@@ -22,7 +22,7 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// An API, and servers that keep leases there. Leases are short, so that tests are.
 struct Cluster {
-    api: LeaseApi,
+    api: ApiServer,
     servers: Vec<Server>,
     certificates: Folder,
     folder: TempDir,
@@ -39,7 +39,7 @@ impl Cluster {
     fn away() -> Self {
         let folder = TempDir::new().unwrap();
         let certificates = Folder::write(folder.path(), &[]).unwrap();
-        let api = LeaseApi::away(&certificates, folder.path()).unwrap();
+        let api = ApiServer::away(&certificates, folder.path()).unwrap();
         Self { api, servers: Vec::new(), certificates, folder }
     }
 
@@ -142,7 +142,7 @@ async fn a_server_keeps_a_lease_and_deletes_it_when_its_drain_begins() {
     .await;
     shows(cluster.servers[0].health, "lease_list_total{http_status_code=\"200\",reason=\"\"}").await;
     let asked = cluster.api.asked();
-    assert!(asked.iter().all(|asked| asked.bearer == BEARER && asked.namespace == "kube-system"), "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.bearer == CREDENTIAL && asked.namespace == "kube-system"), "{asked:?}");
     let list = asked.iter().find(|asked| asked.verb == "list").unwrap();
     assert_eq!(list.query["labelSelector"], "k8s-app=konnectivity-server");
 
@@ -186,6 +186,7 @@ async fn three_servers_find_each_other_and_agents_find_them() {
     let agent = cluster.agent(balancer.address(), &quick).await;
     has_servers(&agent, &["server-1", "server-2", "server-3"]).await;
     shows(agent.health, "known_server_count 3").await;
+    shows(cluster.servers[0].health, "listed_servers 3").await;
     assert_eq!(balancer.given().len(), 1);
 
     // One is drained: its lease goes at once, and nobody looks for it.
@@ -193,6 +194,7 @@ async fn three_servers_find_each_other_and_agents_find_them() {
     cluster.servers[2].program.signal(Signal::SIGTERM).unwrap();
     cluster.has_leases(&["server-1", "server-2"]).await;
     shows(agent.health, "known_server_count 2").await;
+    shows(cluster.servers[0].health, "listed_servers 2").await;
     open.exchange().await.unwrap();
     drop(open);
     has_servers(&agent, &["server-1", "server-2"]).await;
@@ -227,6 +229,29 @@ async fn servers_that_may_not_watch_list() {
     cluster.servers[0].program.logged(&words, LIMIT).await.unwrap();
 }
 
+/// Lists are granted: nothing stands still, and no list is asked for without a pause.
+#[tokio::test]
+async fn a_dead_server_is_noticed_although_watches_fail() {
+    for fault in [Fault::Status(500, "InternalError"), Fault::Status(410, "Expired"), Fault::Garbage] {
+        let mut cluster = Cluster::new().await;
+        cluster.api.fail("watch", "leases", Some(fault.clone()));
+        for id in ["server-1", "server-2"] {
+            cluster.server(id, &["--lease-gc-interval=3s"]).await;
+        }
+        let agent = cluster.agent(cluster.servers[0].agents, &[]).await;
+        has_servers(&agent, &["server-1", "server-2"]).await;
+        cluster.api.forget_asked();
+        let begun = Instant::now();
+        cluster.servers[1].program.kill();
+        cluster.has_leases(&["server-1"]).await;
+        shows(agent.health, "known_server_count 1").await;
+        let lists = cluster.api.asked().iter().filter(|asked| asked.verb == "list").count();
+        // One second, two, and then three each, for up to two servers.
+        let most = begun.elapsed().as_secs() + 4;
+        assert!(lists as u64 <= most, "{fault:?}: {lists} in {:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn a_server_serves_whatever_the_api_does() {
     for (fault, words) in [
@@ -237,7 +262,7 @@ async fn a_server_serves_whatever_the_api_does() {
     ] {
         let mut cluster = Cluster::new().await;
         for verb in ["create", "list"] {
-            cluster.api.fail(verb, "leases", Some(fault));
+            cluster.api.fail(verb, "leases", Some(fault.clone()));
         }
         cluster.server("server-1", &[]).await;
         let agent = cluster.agent(cluster.servers[0].agents, &[]).await;

@@ -9,12 +9,13 @@ use std::{
 };
 
 use konnectivity_interop::{
-    api_server::{ApiServer, CREDENTIAL, Mood, User, failure},
+    api_server::{ApiServer, CREDENTIAL, Fault, User, failure},
     certificates::{Authority, Folder, Leaf},
     ends::{LIMIT, Target, echo, has_metric, metric, within},
-    pair::{Agent, Options, Pair, Server, program::Program, reference::ReferenceAgent, until},
+    pair::{Agent, Options, Pair, Server, program::Program, raw, reference::ReferenceAgent, until},
     peer::Entrance,
 };
+use konnectivity_transport::wire::message::{self as wire, ControlBody};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -35,7 +36,7 @@ impl Stage {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let certificates = Folder::write(folder.path(), &[]).unwrap();
-        let api = ApiServer::start(&certificates, folder.path()).await;
+        let api = ApiServer::start(&certificates, folder.path()).await.unwrap();
         let stage = Self { api, folder };
         stage.api.knows("good", agent());
         stage.write("good");
@@ -165,8 +166,7 @@ async fn a_good_token_lets_an_agent_in_without_the_white_space_around_it() {
         assert_eq!(authentications(&pair, carrier, "accepted").await, 1.0);
         logged(&pair.server.program, &["agent connected", ACCOUNT]).await;
         let asked = &stage.api.asked()[0];
-        assert_eq!(asked.method, "POST");
-        assert_eq!(asked.path.trim_end_matches('?'), "/apis/authentication.k8s.io/v1/tokenreviews");
+        assert_eq!((asked.verb, asked.path.as_str()), ("create", "/apis/authentication.k8s.io/v1/tokenreviews"));
         assert_eq!(asked.body["spec"]["token"], "s3cret");
         assert_eq!(asked.body["spec"]["audiences"], serde_json::json!([AUDIENCE]));
         assert!(asked.user_agent.starts_with("konnectivity-quic-proxy-server/"), "{asked:?}");
@@ -264,19 +264,19 @@ async fn an_api_that_is_away_or_odd_costs_no_agent_that_is_in() {
     let target = Target::echo();
     let forbidden = failure(403, "Forbidden", "tokenreviews.authentication.k8s.io is forbidden");
     let broken = failure(500, "InternalError", "etcd is away");
-    for (carrier, mood, words) in [
-        ("quic", Mood::Away, &["cannot be reached"][..]),
-        ("grpc", Mood::Away, &["cannot be reached"]),
-        ("quic", Mood::Says(403, forbidden), &["create tokenreviews.authentication.k8s.io", "grant it"]),
-        ("grpc", Mood::Says(500, broken), &["HTTP 500 InternalError", "etcd is away"]),
-        ("quic", Mood::Says(502, "<html>oops".to_owned()), &["HTTP 502", "<html>oops"]),
-        ("grpc", Mood::Says(201, "garbage with a token".to_owned()), &["cannot be understood"]),
-        ("quic", Mood::Says(201, "{}".to_owned()), &["cannot be understood"]),
+    for (carrier, fault, words) in [
+        ("quic", Fault::HangsUp, &["cannot be reached"][..]),
+        ("grpc", Fault::HangsUp, &["cannot be reached"]),
+        ("quic", Fault::Says(403, forbidden), &["create tokenreviews.authentication.k8s.io", "grant it"]),
+        ("grpc", Fault::Says(500, broken), &["HTTP 500 InternalError", "etcd is away"]),
+        ("quic", Fault::Says(502, "<html>oops".to_owned()), &["HTTP 502", "<html>oops"]),
+        ("grpc", Fault::Says(201, "garbage with a token".to_owned()), &["cannot be understood"]),
+        ("quic", Fault::Says(201, "{}".to_owned()), &["cannot be understood"]),
     ] {
         let stage = Stage::new().await;
         let pair = stage.pair(carrier, &[]).await;
         let mut dial = within("a dial", pair.dial(&target.address.to_string())).await.unwrap();
-        stage.api.mood(mood.clone());
+        stage.api.fail_all(Some(fault.clone()));
         stage.api.knows("another", agent());
         stage.write("another");
         let newcomer = stage.agent(&pair, carrier, &["--agent-id=newcomer"]).await;
@@ -288,7 +288,7 @@ async fn an_api_that_is_away_or_odd_costs_no_agent_that_is_in() {
         echo(&mut dial, b"still here").await;
         reaches(&pair, &target).await;
         agents(&pair, 1).await;
-        stage.api.mood(Mood::Good);
+        stage.api.fail_all(None);
         agents(&pair, 2).await;
         echo(&mut dial, b"still here").await;
     }
@@ -298,21 +298,36 @@ async fn an_api_that_is_away_or_odd_costs_no_agent_that_is_in() {
 async fn an_api_that_takes_ten_seconds_is_waited_for() {
     let stage = Stage::new().await;
     let pair = stage.alone([] as [&str; 0]).await;
-    stage.api.mood(Mood::Slow(Duration::from_secs(10)));
+    stage.api.fail_all(Some(Fault::Slow(Duration::from_secs(10))));
     let agent = stage.agent(&pair, "quic", &[]).await;
     logged(&agent.program, &["cannot review tokens now", "no answer yet after 7s"]).await;
     agents(&pair, 1).await;
     assert_eq!(stage.api.reviews_of("good"), 1, "who asks again gets the answer to the question of before");
 }
 
+/// Its token and its node take the API longer than an agent waits, each of them.
+#[tokio::test]
+async fn a_slow_api_keeps_no_agent_out_that_claims_its_node() {
+    let stage = Stage::new().await;
+    stage.api.knows("good", bound_to("node-1"));
+    stage.api.has_node("node-1", &["127.0.0.1"]);
+    let pair = stage.alone(["--agent-identifier-policy=own-node"]).await;
+    stage.api.fail_all(Some(Fault::Slow(Duration::from_secs(10))));
+    let agent = stage.agent(&pair, "quic", &["--agent-identifiers=ipv4=127.0.0.1"]).await;
+    logged(&agent.program, &["cannot look at the agent's node now", "no answer yet after 7s"]).await;
+    agents(&pair, 1).await;
+    let nodes = stage.api.asked().iter().filter(|asked| asked.resource == "nodes").count();
+    assert_eq!((nodes, stage.api.reviews_of("good")), (1, 1));
+}
+
 #[tokio::test]
 async fn an_api_that_is_away_at_the_start_is_no_reason_not_to_start() {
     let stage = Stage::new().await;
-    stage.api.mood(Mood::Away);
+    stage.api.fail_all(Some(Fault::HangsUp));
     let pair = stage.alone([] as [&str; 0]).await;
     let agent = stage.agent(&pair, "quic", &[]).await;
     logged(&agent.program, &["cannot review tokens now"]).await;
-    stage.api.mood(Mood::Good);
+    stage.api.fail_all(None);
     agents(&pair, 1).await;
 }
 
@@ -361,13 +376,13 @@ async fn a_bad_new_token_keeps_the_old_one() {
     let words = ["new token is not accepted", "on node", "node-2"];
     pair.server.program.logged(&words, RENEWED_WITHIN).await.unwrap();
     reaches(&pair, &target).await;
-    stage.api.mood(Mood::Away);
+    stage.api.fail_all(Some(Fault::HangsUp));
     let second = jwt(7200);
     stage.api.knows(&second, bound_to("node-1"));
     stage.write(&second);
     pair.server.program.logged(&["stays until its new token can be reviewed"], RENEWED_WITHIN).await.unwrap();
     reaches(&pair, &target).await;
-    stage.api.mood(Mood::Good);
+    stage.api.fail_all(None);
     pair.server.program.logged(&["the agent has sent a new token"], RENEWED_WITHIN).await.unwrap();
     agents(&pair, 1).await;
 }
@@ -399,6 +414,82 @@ async fn an_agent_whose_token_has_expired_is_drained_and_told_why() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_withdrawn_drains_an_agent_over_quic() {
+    a_withdrawn_token_drains_its_agent("quic").await;
+}
+
+/// The reference's way is not to look: but whoever has stolen a token would only have to come over gRPC.
+#[tokio::test]
+async fn a_token_that_is_withdrawn_drains_an_agent_over_grpc() {
+    a_withdrawn_token_drains_its_agent("grpc").await;
+}
+
+async fn a_withdrawn_token_drains_its_agent(carrier: &str) {
+    let target = Target::echo();
+    let stage = Stage::new().await;
+    let token = jwt(3600);
+    stage.api.knows(&token, agent());
+    stage.write(&token);
+    let pair = stage.pair(carrier, &["--token-review-interval=1s"]).await;
+    let mut dial = within("a dial", pair.dial(&target.address.to_string())).await.unwrap();
+    let asked_again = async |more: usize| {
+        let wanted = stage.api.reviews_of(&token) + more;
+        until("it is reviewed again", LIMIT, async || (stage.api.reviews_of(&token) >= wanted).then_some(())).await;
+    };
+    // An API that is away says nothing, however often; one that does not know the token for a moment is asked again.
+    stage.api.fail_all(Some(Fault::Says(500, failure(500, "InternalError", "etcd is away"))));
+    asked_again(4).await;
+    stage.api.forgets(&token);
+    stage.api.fail_all(None);
+    asked_again(1).await;
+    stage.api.knows(&token, agent());
+    asked_again(1).await;
+    agents(&pair, 1).await;
+    reaches(&pair, &target).await;
+    assert!(!pair.server.program.log().contains("draining an agent"));
+
+    stage.api.forgets(&token);
+    logged(&pair.server.program, &["draining an agent", "was withdrawn before its end"]).await;
+    let withdrawn = "konnectivity_network_proxy_server_agent_tokens_withdrawn_total";
+    has_metric(pair.server.health, &format!("{withdrawn}{{carrier=\"{carrier}\"}}"), 1.0).await;
+    no_agent(&pair, &target).await;
+    echo(&mut dial, b"still here").await;
+    drop(dial);
+    logged(&pair.agents[0].program, &["was withdrawn before its end", "invalid bearer token"]).await;
+    // It is let in with another one.
+    stage.write("good");
+    agents(&pair, 1).await;
+}
+
+/// Each would be a question to the API, which has others to answer, and nothing of it holds up a look at the one of before.
+#[tokio::test]
+async fn a_flood_of_new_tokens_is_looked_at_now_and_then() {
+    let stage = Stage::new().await;
+    let pair = stage.alone(["--token-review-interval=1s"]).await;
+    let mut peer = raw::agent(pair.server.agents, &pair.certificates).await.unwrap();
+    let hello = wire::Hello { agent_id: "a".to_owned(), token: "good".to_owned(), ..wire::Hello::default() };
+    peer.say(ControlBody::Hello(hello)).await.unwrap();
+    agents(&pair, 1).await;
+    stage.api.forgets("good");
+    let begun = tokio::time::Instant::now();
+    for number in 0_u64.. {
+        // One of them is no token at all.
+        let token = if number % 2 == 0 { String::new() } else { format!("token-{number}") };
+        if peer.say(ControlBody::Token(wire::Token { token })).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is drained all the same");
+    }
+    let log = pair.server.program.log();
+    assert!(log.contains("was withdrawn before its end"), "{log}");
+    let seconds = begun.elapsed().as_secs();
+    let (warned, asked) = (log.matches("new token is not accepted").count() as u64, stage.api.asked().len() as u64);
+    assert!(warned <= seconds / 5 + 2, "{warned} in {seconds}s");
+    assert!(asked <= seconds / 5 + 6, "{asked} in {seconds}s");
+}
+
+#[tokio::test]
 async fn an_expired_token_is_minded_only_where_that_was_asked_for() {
     let target = Target::echo();
     for (carrier, more) in [("grpc", &[][..]), ("quic", &["--drain-expired-tokens=none"])] {
@@ -423,10 +514,10 @@ async fn the_api_decides_when_a_token_has_expired() {
     stage.api.knows(&token, agent());
     stage.write(&token);
     let pair = stage.pair("quic", &[]).await;
-    stage.api.mood(Mood::Away);
-    logged(&pair.server.program, &["an agent stays until its token can be reviewed"]).await;
+    stage.api.fail_all(Some(Fault::HangsUp));
+    logged(&pair.server.program, &["cannot review agents' tokens", "those that are here stay"]).await;
     reaches(&pair, &target).await;
-    stage.api.mood(Mood::Good);
+    stage.api.fail_all(None);
     // Its clock is behind ours.
     until("it is asked again", LIMIT, async || (stage.api.reviews_of(&token) >= 2).then_some(())).await;
     reaches(&pair, &target).await;
@@ -520,44 +611,43 @@ async fn under_the_rule_an_agent_claims_its_own_node_only() {
 /// Without tokens, a certificate says which node it is; the API is asked for nothing but that node.
 #[tokio::test]
 async fn a_certificate_may_say_the_node() {
-    let stage = Stage::new().await;
-    stage.api.has_node("node-1", &["10.0.0.7"]);
-    let authority = Authority::new("agents").unwrap();
-    let folder = stage.folder.path();
-    let (ca, _) = authority.identity().write(folder, "agents").unwrap();
-    let (cert, key) = authority.issue(&Leaf::client("system:node:node-1")).unwrap().write(folder, "node").unwrap();
-    let server = [
-        format!("--cluster-ca-cert={}", ca.display()),
-        format!("--kubeconfig={}", stage.api.kubeconfig().display()),
-        "--agent-identifier-policy=own-node".to_owned(),
-    ];
-    let pair = Pair::start(Options::unix().server(server).agents([])).await.unwrap();
-    let certificate = [format!("--agent-cert={}", cert.display()), format!("--agent-key={}", key.display())];
     for carrier in CARRIERS {
+        let stage = Stage::new().await;
+        stage.api.has_node("node-1", &["10.0.0.7"]);
+        let authority = Authority::new("agents").unwrap();
+        let folder = stage.folder.path();
+        let (ca, _) = authority.identity().write(folder, "agents").unwrap();
+        let (cert, key) = authority.issue(&Leaf::client("system:node:node-1")).unwrap().write(folder, "node").unwrap();
+        let server = [
+            format!("--cluster-ca-cert={}", ca.display()),
+            format!("--kubeconfig={}", stage.api.kubeconfig().display()),
+            "--agent-identifier-policy=own-node".to_owned(),
+        ];
+        let pair = Pair::start(Options::unix().server(server).agents([])).await.unwrap();
+        let certificate = [format!("--agent-cert={}", cert.display()), format!("--agent-key={}", key.display())];
         let with = async |claim: &str| {
             let claim = format!("--agent-identifiers={claim}");
             let more = [certificate[0].as_str(), &certificate[1], "--service-account-token-path=", &claim];
             stage.agent(&pair, carrier, &more).await
         };
+        let comes_and_goes = async |agent: Agent| {
+            agents(&pair, 1).await;
+            leaves(agent).await;
+            agents(&pair, 0).await;
+        };
+        // Its own name needs no API, so that an API that is away keeps nobody out.
+        stage.api.fail_all(Some(Fault::HangsUp));
+        comes_and_goes(with("host=node-1").await).await;
+        let later = with("ipv4=10.0.0.7").await;
+        logged(&later.program, &["cannot look at the agent's node now"]).await;
+        stage.api.fail_all(None);
+        comes_and_goes(later).await;
         let refused = with("host=node-2").await;
         logged(&refused.program, &["must not claim host", "node-2", "10.0.0.7"]).await;
         drop(refused);
-        let own = with("ipv4=10.0.0.7").await;
-        agents(&pair, 1).await;
-        leaves(own).await;
-        agents(&pair, 0).await;
-        // Its own name needs no API, so that an API that is away keeps nobody out.
-        stage.api.mood(Mood::Away);
-        let by_name = with("host=node-1").await;
-        agents(&pair, 1).await;
-        leaves(by_name).await;
-        agents(&pair, 0).await;
-        let later = with("ipv4=10.0.0.7").await;
-        logged(&later.program, &["cannot look at the agent's node now"]).await;
-        stage.api.mood(Mood::Good);
-        agents(&pair, 1).await;
-        leaves(later).await;
-        agents(&pair, 0).await;
+        comes_and_goes(with("ipv4=10.0.0.7").await).await;
+        let nodes = stage.api.asked().iter().filter(|asked| asked.resource == "nodes").count();
+        assert!(nodes > 0 && nodes == stage.api.asked().len());
     }
 }
 

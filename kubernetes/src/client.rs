@@ -54,6 +54,7 @@ struct Inner {
     /// Where the settings are from, for messages.
     origin: String,
     pace: Pace,
+    spare: Pace,
     /// Where connections live.
     runtime: Handle,
     current: Mutex<Current>,
@@ -84,12 +85,22 @@ impl Kubernetes {
             Some(path) => format!("kubeconfig {}", path.display()),
             None => "this pod's service account".to_owned(),
         };
-        let pace = Pace::new(settings.rate);
-        Ok(Self(Arc::new(Inner { settings, origin, pace, runtime: Handle::current(), current: Mutex::default() })))
+        let (pace, spare) = (Pace::new(settings.rate), Pace::new(settings.rate.half()));
+        let (runtime, current) = (Handle::current(), Mutex::default());
+        Ok(Self(Arc::new(Inner { settings, origin, pace, spare, runtime, current })))
     }
 
-    /// Makes one request when it is its turn, and waits 15 s for each. For a stream of changes that is the time until it
-    /// begins. `right` is what the request needs, for messages.
+    /// Waits until a request may be made that can wait: such requests have half of the rate, so that others find room.
+    /// It has to wait for its turn among all requests, too, when it is made.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn spare_turn(&self) {
+        self.0.spare.wait().await;
+    }
+
+    /// Makes one request when it is its turn, and waits 15 s for each. For a stream of changes that is the time until
+    /// it begins. `right` is what the request needs, for messages.
     ///
     /// # Errors
     /// [`ApiError`].

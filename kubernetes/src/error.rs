@@ -3,8 +3,9 @@
 use std::{error::Error, iter::successors, time::Duration};
 
 use kube::core::Status;
+use serde_json::error::Category;
 
-use crate::{right::Right, source::SourceError};
+use crate::{bounded::ChangeTooLong, right::Right, source::SourceError};
 
 /// Characters of a text from the API that are told: what is behind a proxy may answer with a page.
 const MOST_CHARACTERS: usize = 300;
@@ -106,10 +107,12 @@ impl ApiError {
             }
             kube::Error::Service(error) => Self::Unreachable { origin, right, reason: chain(&*error) },
             kube::Error::HyperError(error) => Self::Unreachable { origin, right, reason: chain(&error) },
+            kube::Error::ReadEvents(error) if has::<ChangeTooLong>(&error) => {
+                Self::Malformed { right, reason: ChangeTooLong.to_string() }
+            }
             kube::Error::ReadEvents(error) => Self::Unreachable { origin, right, reason: chain(&error) },
             kube::Error::FromUtf8(_) => Self::Malformed { right, reason: "it is not UTF-8".into() },
-            // The text of the answer is not told: it may hold a secret.
-            kube::Error::SerdeError(error) => Self::Malformed { right, reason: error.to_string() },
+            kube::Error::SerdeError(error) => Self::Malformed { right, reason: where_in_json(&error) },
             error => Self::Credentials { origin, reason: chain(&error) },
         }
     }
@@ -157,6 +160,22 @@ impl ApiError {
     pub fn is_expired(&self) -> bool {
         self.code() == 410
     }
+}
+
+/// What is wrong with JSON, and where. The library's own text quotes what it did not expect, which may be a secret.
+fn where_in_json(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Io => "cannot be read",
+        Category::Syntax => "is no JSON",
+        Category::Data => "is JSON of another kind",
+        Category::Eof => "is only the beginning of JSON",
+    };
+    format!("it {what} (line {}, column {})", error.line(), error.column())
+}
+
+/// Whether the error, or one that it comes from, is of this kind.
+fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    successors(Some(error), |&error| error.source()).any(|error| error.is::<E>())
 }
 
 /// At most a few lines of a text.
@@ -215,6 +234,19 @@ mod tests {
     fn a_page_instead_of_a_reason_is_cut() {
         let text = of(502, "", &"ä".repeat(100_000)).to_string();
         assert!(text.chars().count() < MOST_CHARACTERS + 100, "{}", text.len());
+    }
+
+    #[test]
+    fn what_is_no_answer_is_not_quoted() {
+        for (answer, words) in [
+            (r#"{"spec": "s3cret"}"#, "it is JSON of another kind (line 1, column 17)"),
+            ("s3cret", "it is no JSON (line 1, column 1)"),
+            ("{\n", "it is only the beginning of JSON (line 2, column 0)"),
+        ] {
+            let error = serde_json::from_str::<k8s_openapi::api::authentication::v1::TokenReview>(answer).unwrap_err();
+            let text = ApiError::new(kube::Error::SerdeError(error), REVIEW, "").to_string();
+            assert!(text.contains(words) && !text.contains("s3cret"), "{text}");
+        }
     }
 
     #[test]

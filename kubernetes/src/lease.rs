@@ -6,8 +6,8 @@
 //! own: writes and deletes one's own
 //! ```
 //!
-//! The objects are those of the reference: same names, labels and fields, so that both programs of either make count each
-//! other. The addresses of a server, in an annotation, are ours.
+//! The objects are those of the reference: same names, labels and fields, so that both programs of either make count
+//! each other. The addresses of a server, in an annotation, are ours.
 
 mod book;
 mod call;

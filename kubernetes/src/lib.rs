@@ -6,8 +6,8 @@
 //!                      token reviews, nodes, leases --> call +  +-- pace (requests a second)
 //! ```
 //!
-//! A crate of its own, not a room of `process`: it brings a hundred others along, which tools and tests of `process` can
-//! do without. It knows nothing of agents and servers.
+//! A crate of its own, not a room of `process`: it brings a hundred others along, which tools and tests of `process`
+//! can do without. It knows nothing of agents and servers.
 #![warn(missing_docs)]
 
 mod bounded;

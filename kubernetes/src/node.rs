@@ -8,6 +8,10 @@ use crate::{client::Kubernetes, error::ApiError, right::Right};
 /// What it needs.
 const GET: Right = Right::cluster("get", "nodes", "");
 
+/// Addresses that are read of a node, and bytes of each. A kubelet writes its own node's, whatever it likes.
+const MOST_ADDRESSES: usize = 64;
+const MOST_ADDRESS_BYTES: usize = 253;
+
 /// The name of a node and what its status says of where it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeAddresses {
@@ -37,7 +41,12 @@ impl From<Node> for NodeAddresses {
         let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
         Self {
             name: node.metadata.name.unwrap_or_default(),
-            addresses: addresses.into_iter().map(|address| address.address).collect(),
+            addresses: addresses
+                .into_iter()
+                .map(|address| address.address)
+                .filter(|address| address.len() <= MOST_ADDRESS_BYTES)
+                .take(MOST_ADDRESSES)
+                .collect(),
         }
     }
 }
@@ -54,5 +63,15 @@ mod tests {
         assert_eq!(node.name, "node-1");
         assert_eq!(node.addresses, ["10.0.0.7", "node-1.example"]);
         assert_eq!(NodeAddresses::from(Node::default()), NodeAddresses::default());
+    }
+
+    #[test]
+    fn a_node_has_no_more_addresses_than_any_has() {
+        let of = |address: String| serde_json::json!({"type": "InternalIP", "address": address});
+        let long = std::iter::once(of("x".repeat(MOST_ADDRESS_BYTES + 1)));
+        let addresses: Vec<_> = long.chain((0..10_000).map(|number| of(number.to_string()))).collect();
+        let node = serde_json::json!({"status": {"addresses": addresses}});
+        let node = NodeAddresses::from(serde_json::from_value::<Node>(node).expect("a node"));
+        assert_eq!((node.addresses.len(), node.addresses[0].as_str()), (MOST_ADDRESSES, "0"));
     }
 }

@@ -24,6 +24,14 @@ impl Default for Rate {
     }
 }
 
+impl Rate {
+    /// Half of it, and nothing at once.
+    pub(crate) fn half(self) -> Self {
+        let per_second = if self.per_second == 0.0 { DEFAULT_PER_SECOND } else { self.per_second };
+        Self { per_second: per_second / 2.0, burst: 1 }
+    }
+}
+
 /// Makes requests wait. They go in no order.
 #[derive(Debug)]
 pub(crate) struct Pace(Option<DefaultDirectRateLimiter>);
@@ -78,6 +86,16 @@ mod tests {
         let pace = Pace::new(Rate::default());
         assert!(time_of(&pace, 10).await < Duration::from_millis(100));
         assert!(time_of(&pace, 1).await >= Duration::from_millis(100));
+    }
+
+    #[tokio::test]
+    async fn half_of_a_rate_is_half_and_half_of_no_limit_is_none() {
+        let half = Pace::new(Rate { per_second: 20.0, burst: 100 }.half());
+        assert!(time_of(&half, 3).await >= Duration::from_millis(150));
+        assert_eq!(Rate::default().half(), Rate { per_second: 2.5, burst: 1 });
+        assert!(
+            time_of(&Pace::new(Rate { per_second: -1.0, burst: 1 }.half()), 100).await < Duration::from_millis(100)
+        );
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! Certificates, keys and certificate authorities in files, which take effect when the files change.
 //!
-//! A certificate and its key are taken together or not at all. What cannot be used changes nothing: what was read before
-//! stays in use, the log says which file and why, and metrics keep saying it until it is mended. The authorities are a
-//! part of their own, so that a broken bundle does not keep a certificate from being renewed.
+//! A certificate and its key are taken together or not at all. What cannot be used changes nothing: what was read
+//! before stays in use, the log says which file and why, and metrics keep saying it until it is mended. The authorities
+//! are a part of their own, so that a broken bundle does not keep a certificate from being renewed.
 
 mod file;
 mod part;

@@ -7,9 +7,9 @@
 //!                                                                    cannot be used: what is in use stays
 //! ```
 //!
-//! Files are known by their content, whatever replaces them: an editor, a rename, the symbolic links that a kubelet swaps.
-//! Events only make a look come sooner, so none of them has to be understood, and none can be missed for long. Looks are
-//! made on a thread of their own: traffic does not wait for a slow disk.
+//! Files are known by their content, whatever replaces them: an editor, a rename, the symbolic links that a kubelet
+//! swaps. Events only make a look come sooner, so none of them has to be understood, and none can be missed for long.
+//! Looks are made on a thread of their own: traffic does not wait for a slow disk.
 
 mod folders;
 pub(crate) mod settling;

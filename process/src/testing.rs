@@ -1,10 +1,17 @@
 //! For the tests of both programs: what ties the example files and the documentation to the settings.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{
+    fmt::{Debug, Write},
+    fs,
+    path::Path,
+};
 
 use clap::{Arg, Command};
 
-use crate::layers::{self, Settings};
+use crate::{
+    exit::Exit,
+    layers::{self, Settings},
+};
 
 pub mod reference;
 
@@ -75,6 +82,21 @@ fn check_section(path: &Path, name: &str, expected: &str, test: &str) {
         fs::write(path, format!("{before}{begin}{expected}{end}{after}")).expect("the document can be written");
     } else {
         assert_eq!(section, expected, "KONNECTIVITY_WRITE_DOCS=1 cargo test {test} writes it anew");
+    }
+}
+
+/// The lines of a refusal, one for each problem with the options.
+///
+/// # Panics
+/// When it is none.
+pub fn problems<S: Settings, T: Debug>(loaded: Result<T, Exit>) -> Vec<String> {
+    match loaded {
+        Err(Exit::Refused(text)) => {
+            let begin = format!("failed to validate {} options with ", S::ROLE);
+            assert!(text.starts_with(&begin), "{text}");
+            text.lines().skip(2).map(|line| line.trim().to_owned()).collect()
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
         carrier::Carrier,
         registry::{BackendView, Registry},
     },
+    membership::Membership,
     metrics::{ListenerErrors, Metrics},
     strategy::Strategy,
 };
@@ -34,6 +35,8 @@ const LABELS: &[&str] = &["agent_id", "connection"];
 pub struct Routes {
     /// Backends.
     pub registry: Arc<Registry<Backend>>,
+    /// The servers that agents are told of.
+    pub membership: Membership,
     /// The first one decides readiness.
     pub strategies: Arc<[Strategy]>,
     /// What is counted.
@@ -96,6 +99,7 @@ impl Routes {
             memory_budget: self.budget.limit(),
             memory_used: self.budget.used(),
         };
+        self.metrics.leases.listed_servers(self.membership.listed());
         let ready = self.strategies.iter().map(|strategy| (*strategy, self.registry.count(*strategy)));
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let listeners = ListenerErrors {

@@ -110,7 +110,6 @@ impl Parts {
         let authentication = kubernetes::authentication(&config.agent_rules, metrics.clone()).await?;
         let [counts, agent_counts] = [Peers::Clients, Peers::Agents]
             .map(|peers| Arc::new(ListenerCounts { peers, ..ListenerCounts::default() }));
-        let placement = Placement::new(workers.all());
         let membership = Membership::new(config.server_count);
         membership.set(config.peers.listed.clone());
         let leases = leases::build(config, membership.clone(), metrics.clone()).await?;
@@ -118,41 +117,13 @@ impl Parts {
             server_id: config.server_id.clone(),
             membership: membership.clone(),
             registry: registry.clone(),
-            placement: placement.clone(),
+            placement: Placement::new(workers.all()),
             drain: stopping.drain.clone(),
-            authentication: authentication.clone(),
+            authentication,
             metrics: metrics.clone(),
         });
-        let agent_port = config.agents.grpc.as_ref().map(|grpc| {
-            Arc::new(grpc_agents::Port {
-                server_id: config.server_id.clone(),
-                membership: membership.clone(),
-                registry: registry.clone(),
-                placement,
-                mux: MuxSettings {
-                    role: Role::Server,
-                    dial_buffer: grpc.dial_buffer,
-                    slow_dial: grpc.slow_dials,
-                    close_pause: CLOSE_PAUSE,
-                },
-                budget: budget.clone(),
-                keep_alive: grpc.keep_alive,
-                authentication,
-                metrics: metrics.clone(),
-                drain: stopping.drain.clone(),
-                close: CancellationToken::new(),
-            })
-        });
-        let dials = Arc::new(Dials {
-            registry: registry.clone(),
-            strategies: config.strategies.clone(),
-            limit: config.backend_dial_timeout,
-            metrics: metrics.clone(),
-            stop: CancellationToken::new(),
-            // Several servers' dials meet in one agent's log: each counts from a place of its own.
-            next_id: AtomicU64::new(u64::from(rand::random::<u32>()) << 20),
-            open: TaskTracker::new(),
-        });
+        let agent_port = grpc_port(config, &acceptor, &budget);
+        let dials = dials(config, registry.clone(), metrics.clone());
         let agents = &config.agents;
         let agent_tls = bind::agent_tls(agents, reloader, &metrics.certificates)?;
         let endpoints = bind::quic_agents(config, &agent_tls, workers.first(), &budget)?;
@@ -160,6 +131,7 @@ impl Parts {
         let frontends = bind::frontend(&config.frontend, reloader, &metrics.certificates)?;
         let routes = Routes {
             registry,
+            membership,
             strategies: config.strategies.clone().into(),
             metrics: metrics.clone(),
             budget,
@@ -240,6 +212,42 @@ impl Parts {
         served.context("health and admin ports")?;
         Ok(())
     }
+}
+
+/// What agents over gRPC come to, beside those over QUIC and by the same rules; `None`: they are not served.
+fn grpc_port(config: &Config, acceptor: &Acceptor, budget: &Arc<MemoryBudget>) -> Option<Arc<grpc_agents::Port>> {
+    let grpc = config.agents.grpc.as_ref()?;
+    Some(Arc::new(grpc_agents::Port {
+        server_id: acceptor.server_id.clone(),
+        membership: acceptor.membership.clone(),
+        registry: acceptor.registry.clone(),
+        placement: acceptor.placement.clone(),
+        mux: MuxSettings {
+            role: Role::Server,
+            dial_buffer: grpc.dial_buffer,
+            slow_dial: grpc.slow_dials,
+            close_pause: CLOSE_PAUSE,
+        },
+        budget: budget.clone(),
+        keep_alive: grpc.keep_alive,
+        authentication: acceptor.authentication.clone(),
+        metrics: acceptor.metrics.clone(),
+        drain: acceptor.drain.clone(),
+        close: CancellationToken::new(),
+    }))
+}
+
+fn dials(config: &Config, registry: Arc<Registry<Backend>>, metrics: Arc<Metrics>) -> Arc<Dials> {
+    Arc::new(Dials {
+        registry,
+        strategies: config.strategies.clone(),
+        limit: config.backend_dial_timeout,
+        metrics,
+        stop: CancellationToken::new(),
+        // Several servers' dials meet in one agent's log: each counts from a place of its own.
+        next_id: AtomicU64::new(u64::from(rand::random::<u32>()) << 20),
+        open: TaskTracker::new(),
+    })
 }
 
 /// How long what was told to stop may take. A second signal does not wait.

@@ -1,9 +1,11 @@
 //! Who may be an agent, and what it may say of itself.
 //!
 //! ```text
-//! token --> review (cache, API) --> whose token --+--> claims (whose addresses) --> admitted
-//! certificate --> its node -----------------------+                                    |
-//!                                        life: asks again at the token's end <---------+
+//! token --> review --> whose token --+--> claims (whose addresses: nodes) --> admitted
+//! certificate --> its node ----------+                                         |
+//!                 life: reviews the token now and then, and at its end <-------+
+//!
+//! review, nodes --> questions (one at a time, remembered for seconds: cache) --> API
 //! ```
 //!
 //! Without tokens and without a rule for identifiers, whoever came as far as this is admitted: TLS has asked for a
@@ -13,22 +15,25 @@ mod cache;
 mod certificate;
 mod claims;
 mod life;
+mod nodes;
+mod questions;
 mod refusal;
 mod review;
 mod token;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use konnectivity_kubernetes::Kubernetes;
 use konnectivity_transport::identifier::Identifiers;
 
 pub use self::{
     claims::{Exceptions, IdentifierPolicy},
-    life::TokenLife,
+    life::{NewTokens, TokenEnd, TokenLife},
+    nodes::Nodes,
     refusal::Refusal,
     review::{Expected, Reviewer},
     token::Token,
 };
+use self::{life::Minded, questions::Patience};
 use crate::metrics::{Metrics, Reached};
 
 /// What an agent has come over, as far as tokens are concerned.
@@ -57,10 +62,12 @@ pub struct Authentication {
     pub reviewer: Option<Arc<Reviewer>>,
     /// What agents may say that they reach.
     pub policy: IdentifierPolicy,
-    /// The API, for the addresses of nodes; there if the policy needs it.
-    pub kubernetes: Option<Kubernetes>,
+    /// Looks up the addresses of nodes; there if the policy needs it.
+    pub nodes: Option<Nodes>,
     /// Which expired tokens are minded.
     pub drain_expired: DrainExpired,
+    /// How often tokens of connected agents are reviewed again; `None`: at their end at most.
+    pub review_interval: Option<Duration>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -88,7 +95,7 @@ impl Authentication {
     /// Whether an agent may stay and say what it says.
     ///
     /// # Errors
-    /// Why not, in words for both ends' logs. Within 7 s for each thing that the API is asked.
+    /// Why not, in words for both ends' logs, within 7 s.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a review under way, whose result is kept for the agent's next attempt.
@@ -104,22 +111,24 @@ impl Authentication {
     }
 
     async fn look_at(&self, shown: Shown, identifiers: &Identifiers) -> Result<Admitted, Refusal> {
+        let patience = Patience::of_agent();
         let mut nodes: Vec<String> = shown.certificate.as_deref().and_then(certificate::node).into_iter().collect();
         let mut admitted = Admitted::default();
         if let Some(reviewer) = &self.reviewer {
             let token = shown.token?;
-            let identity = reviewer.review(&token).await?;
+            let identity = reviewer.review(&token, patience).await?;
             nodes.extend(identity.node.clone());
             admitted.username.clone_from(&identity.username);
-            let minded = match self.drain_expired {
+            let end = match self.drain_expired {
                 DrainExpired::None => false,
                 DrainExpired::Quic => shown.carried == Carried::Quic,
                 DrainExpired::All => true,
             };
-            admitted.life = minded.then(|| TokenLife::new(reviewer.clone(), token, identity));
+            let minded = Minded { end, withdrawal: self.review_interval };
+            admitted.life = TokenLife::new(reviewer.clone(), token, identity, minded);
         }
         if let IdentifierPolicy::OwnNode(exceptions) = self.policy {
-            claims::look_at(self.kubernetes.as_ref(), &nodes, identifiers, exceptions).await?;
+            claims::look_at(self.nodes.as_ref(), &nodes, identifiers, exceptions, patience).await?;
         }
         Ok(admitted)
     }

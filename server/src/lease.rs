@@ -8,7 +8,7 @@
 //!
 //! None of it holds up a dial: while the API is away, this server serves, and its agents are told what was known last.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use konnectivity_kubernetes::{
     ApiError, Complaint, Kubernetes,
@@ -227,11 +227,12 @@ fn selector(terms: &LeaseTerms) -> String {
 
 /// The servers whose leases count, and this one in any case.
 fn members(book: &LeaseBook, own: &ServerId, advertised: &[ServerAddress]) -> ServerList {
+    let mut known = HashSet::from([own.clone()]);
     let mut servers = vec![ListedServer { id: own.clone(), addresses: advertised.into() }];
     for lease in book.valid(Instant::now()) {
         // Whoever has another idea of what an id is was not counted by agents either.
         let Ok(id) = ServerId::new(lease.server_id.as_str()) else { continue };
-        if servers.iter().all(|known| known.id != id) {
+        if known.insert(id.clone()) {
             let addresses = lease.addresses.iter().filter_map(|address| address.parse().ok());
             servers.push(ListedServer { id, addresses: addresses.take(MAX_SERVER_ADDRESSES).collect() });
         }

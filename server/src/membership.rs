@@ -34,8 +34,8 @@ impl Membership {
         });
     }
 
-    /// How many servers an agent is told of that hears of no changes: the highest number that is known, for such an agent
-    /// never looks for more.
+    /// How many servers an agent is told of that hears of no changes: the highest number that is known, for such an
+    /// agent never looks for more.
     pub fn lasting_count(&self) -> u32 {
         self.list.borrow().as_ref().map_or(0, |list| list.count).max(self.configured_count)
     }
@@ -43,6 +43,11 @@ impl Membership {
     /// How many servers there are now.
     pub fn count(&self) -> u32 {
         self.list.borrow().as_ref().map_or(self.configured_count, |list| list.count)
+    }
+
+    /// How many servers are in the list; 0 without one.
+    pub fn listed(&self) -> usize {
+        self.list.borrow().as_ref().map_or(0, |list| list.servers.len())
     }
 
     /// Whether there is a list.
@@ -108,6 +113,7 @@ mod tests {
     fn whoever_hears_once_is_told_the_most() {
         let membership = Membership::new(3);
         assert_eq!((membership.count(), membership.lasting_count(), membership.is_known()), (3, 3, false));
+        assert_eq!(membership.listed(), 0);
         membership.set(list(2));
         assert_eq!((membership.count(), membership.lasting_count(), membership.is_known()), (2, 3, true));
         membership.set(list(5));

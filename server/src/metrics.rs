@@ -21,7 +21,10 @@ pub use self::{
     authentication::{Reached, ReviewResult},
     packets::Segment,
 };
-use crate::{auth::Carried, strategy::Strategy};
+use crate::{
+    auth::{Carried, TokenEnd},
+    strategy::Strategy,
+};
 
 mod authentication;
 mod leases;
@@ -247,9 +250,9 @@ impl Metrics {
         self.authentication.review(result, took);
     }
 
-    /// An agent is drained because its token has come to its end.
-    pub fn token_expired(&self, carried: Carried) {
-        self.authentication.expired(carried);
+    /// An agent is drained because its token is no longer good.
+    pub fn token_ended(&self, carried: Carried, end: &TokenEnd) {
+        self.authentication.ended(carried, end);
     }
 
     /// Everything in Prometheus' text format. `ready` tells for each strategy in use, in the order of preference, how

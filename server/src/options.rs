@@ -209,6 +209,12 @@ pub struct Options {
     #[arg(long, value_name = "NAME", default_value = "quic", help_heading = KUBERNETES)]
     pub drain_expired_tokens: String,
 
+    /// How often the tokens of connected agents are reviewed again, so that one is noticed that was withdrawn before its end,
+    /// with its pod for instance. Takes at most half of --kubeconfig-qps: with thousands of agents each has its turn later. 0: tokens
+    /// are looked at again at their end only, see --drain-expired-tokens
+    #[arg(long, value_name = "DURATION", default_value = "1m0s", help_heading = KUBERNETES)]
+    pub token_review_interval: GoDuration,
+
     /// What agents may say that they reach: any, or own-node: the name and the addresses of the node that their token is
     /// bound to or that their certificate (common name system:node:NAME) is of
     #[arg(long, value_name = "NAME", default_value = "any", help_heading = KUBERNETES)]

@@ -115,8 +115,8 @@ pub struct ServerList {
 
 impl ServerList {
     /// What a message says. A server whose id cannot be used is passed over, and so is an address; of servers above
-    /// [`MAX_LISTED_SERVERS`], of addresses above [`MAX_SERVER_ADDRESSES`] and of a second entry of one server nothing is
-    /// kept.
+    /// [`MAX_LISTED_SERVERS`], of addresses above [`MAX_SERVER_ADDRESSES`] and of a second entry of one server nothing
+    /// is kept.
     pub fn from_wire(message: &Servers) -> Self {
         let mut servers: Vec<ListedServer> = Vec::new();
         for server in &message.servers {
@@ -133,8 +133,8 @@ impl ServerList {
         Self { count: message.server_count, servers }
     }
 
-    /// The message that says it, within the limits of [`Self::from_wire`] and of a control message: what is beyond them is
-    /// left out, at the end of the list.
+    /// The message that says it, within the limits of [`Self::from_wire`] and of a control message: what is beyond them
+    /// is left out, at the end of the list.
     pub fn to_wire(&self) -> Servers {
         let mut message = Servers { server_count: self.count, servers: Vec::new() };
         let mut bytes = message.encoded_len();

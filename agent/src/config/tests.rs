@@ -47,13 +47,7 @@ pub(super) fn valid(flags: &[String]) -> Config {
 
 /// The lines of the refusal, one for each problem.
 pub(super) fn refused(flags: &[String]) -> Vec<String> {
-    match load(flags, &[]) {
-        Err(Exit::Refused(text)) => {
-            assert!(text.starts_with("failed to validate agent options with "), "{text}");
-            text.lines().skip(2).map(|line| line.trim().to_owned()).collect()
-        }
-        other => panic!("{other:?}"),
-    }
+    testing::problems::<Options, _>(load(flags, &[]))
 }
 
 fn addresses(listen: &Listen) -> (&'static str, Vec<SocketAddr>) {

@@ -129,16 +129,9 @@ fn text(metrics: &Metrics) -> String {
     metrics.render(0, 0, &QuicSnapshot::default()).unwrap()
 }
 
-/// The family as the reference's tests compare it: HELP, TYPE and samples as a whole.
+/// The family as the reference's tests compare it.
 fn family(text: &str, name: &str) -> String {
-    let name = format!("{PREFIX}{name}");
-    text.lines()
-        .filter(|line| {
-            let line = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
-            line.split([' ', '{']).next() == Some(name.as_str())
-        })
-        .map(|line| format!("{line}\n"))
-        .collect()
+    document::family(text, &format!("{PREFIX}{name}"))
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -224,12 +225,14 @@ async fn accept(connection: &Connection, dials: &Dials) -> ConnectionLost {
 /// Handles control messages, and tells the server when the agent drains or has a new token.
 async fn attend(
     connection: &Connection,
-    (mut control, mut token): (ControlStream, Option<(TokenFile, Token)>),
+    (mut control, token): (ControlStream, Option<(TokenFile, Token)>),
     drain: &CancellationToken,
     says: &ServerSays,
 ) -> ConnectionLost {
     let mut told = false;
-    let mut govern = std::pin::pin!(connection.govern());
+    let mut govern = pin!(connection.govern());
+    // However much the server says, the file is looked at.
+    let mut renewal = pin!(renewed(token));
     loop {
         let news = tokio::select! {
             () = &mut govern => break,
@@ -237,10 +240,10 @@ async fn attend(
                 told = true;
                 ControlBody::Drain(Drain { reason: "the agent is stopping".into() })
             }
-            renewed = renewed(&token) => {
+            (file, token) = &mut renewal => {
                 tracing::info!("sending the new token to a server");
-                let message = ControlBody::Token(wire::Token { token: renewed.expose().to_owned() });
-                token = token.map(|(file, _)| (file, renewed));
+                let message = ControlBody::Token(wire::Token { token: token.expose().to_owned() });
+                renewal.set(renewed(Some((file, token))));
                 message
             }
             message = control.receiver.next() => match message {
@@ -275,11 +278,10 @@ async fn attend(
 }
 
 /// Waits for a token after the one that was shown; for ever if none was.
-async fn renewed(shown: &Option<(TokenFile, Token)>) -> Token {
-    match shown {
-        Some((file, token)) => file.renewed(token).await,
-        None => std::future::pending().await,
-    }
+async fn renewed(shown: Option<(TokenFile, Token)>) -> (TokenFile, Token) {
+    let Some((file, token)) = shown else { return std::future::pending().await };
+    let renewed = file.renewed(&token).await;
+    (file, renewed)
 }
 
 /// When the agent leaves: closes the connection when its last dial has ended, or when dials must end now.

@@ -2,13 +2,13 @@
 //! arguments.
 //!
 //! The rules are those of the reference (`pkg/agent/clientset.go`) with four improvements. A lost connection is
-//! dialled again at once, the first time, and a server that drains is replaced while its dials run on. While servers are
-//! still being discovered, attempts follow each other without wait and several run at once: behind a balancer that chooses
-//! at random, 5 servers take 11 attempts, which are 11 s at one a second and some round trips so. And no wait outlasts a
-//! change.
+//! dialled again at once, the first time, and a server that drains is replaced while its dials run on. While servers
+//! are still being discovered, attempts follow each other without wait and several run at once: behind a balancer that
+//! chooses at random, 5 servers take 11 attempts, which are 11 s at one a second and some round trips so. And no wait
+//! outlasts a change.
 //!
-//! Servers that are listed with addresses are dialled there (`listed.rs`), and are not looked for at random as long as that
-//! may work.
+//! Servers that are listed with addresses are dialled there (`listed.rs`), and are not looked for at random as long as
+//! that may work.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -29,7 +29,8 @@ pub(super) const BURST: u32 = 8;
 /// Servers that a wrong server count can make an agent look for.
 const MOST_SERVERS: u32 = 1_024;
 
-/// How long a new server's list is waited for before others are looked for at random. It comes right behind the Welcome.
+/// How long a new server's list is waited for before others are looked for at random. It comes right behind the
+/// Welcome.
 const LIST_WAIT: Duration = Duration::from_secs(1);
 
 /// How long servers may take to notice that one of them is leaving: those that may not watch the leases list them every
@@ -268,8 +269,8 @@ impl KnownServers {
         }
     }
 
-    /// `server_id` has said that it drains. As after a loss, one attempt need not wait: all agents are told at once. Where
-    /// servers are listed, the others will say who is there instead, if anyone is.
+    /// `server_id` has said that it drains. As after a loss, one attempt need not wait: all agents are told at once.
+    /// Where servers are listed, the others will say who is there instead, if anyone is.
     pub(super) fn on_draining(&mut self, server_id: &ServerId, now: Instant) {
         if !self.connected.contains(server_id) || !self.draining.insert(server_id.clone()) {
             return;

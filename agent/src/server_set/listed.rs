@@ -1,8 +1,8 @@
 //! The servers whose own addresses are known, and when each of them is dialled there: a value. Time and randomness are
 //! arguments.
 //!
-//! The last list that any server has sent is what counts. A server that is not in it any more is forgotten; one that does
-//! not answer is tried again with growing waits for as long as it is listed.
+//! The last list that any server has sent is what counts. A server that is not in it any more is forgotten; one that
+//! does not answer is tried again with growing waits for as long as it is listed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,8 +22,8 @@ use crate::backoff::Backoff;
 /// Direct attempts at once.
 pub(super) const PARALLEL_DIRECT: usize = 4;
 
-/// For so long an attempt at a server's own address keeps the agent from looking for the same server at random. An answer
-/// takes two round trips; a dead address is silent for ten seconds.
+/// For so long an attempt at a server's own address keeps the agent from looking for the same server at random. An
+/// answer takes two round trips; a dead address is silent for ten seconds.
 pub(super) const HOPE: Duration = Duration::from_secs(3);
 
 /// What a server has said of all servers.
@@ -106,8 +106,8 @@ impl Listed {
         }
     }
 
-    /// The server goes, by its own word. A list that is still there at `not_before` is one that does not change, and it may
-    /// have returned.
+    /// The server goes, by its own word. A list that is still there at `not_before` is one that does not change, and it
+    /// may have returned.
     pub(super) fn leaves(&mut self, server_id: &ServerId, not_before: Instant) {
         if let Some(entry) = self.servers.get_mut(server_id) {
             entry.failed = true;

@@ -1,8 +1,9 @@
 //! Which leases count: a value. Time is an argument.
 //!
-//! A lease says when it was renewed by its holder's clock, which may be minutes off. So that is believed only where nothing
-//! better is known: when a lease is seen for the first time. From then on it counts as long as it is seen to change: for
-//! its duration after each renewal, by the clock of whoever looks. Clients of leases for leader election do the same.
+//! A lease says when it was renewed by its holder's clock, which may be minutes off. So that is believed only where
+//! nothing better is known: when a lease is seen for the first time. From then on it counts as long as it is seen to
+//! change: for its duration after each renewal, by the clock of whoever looks. Clients of leases for leader election do
+//! the same.
 //!
 //! While the API cannot be asked, nobody can tell who renews: time stands still, and what counted goes on counting.
 
@@ -80,6 +81,11 @@ impl LeaseBook {
         self.away_since.get_or_insert(last_heard);
     }
 
+    /// The API could be asked all the time: it was something else that was lost, and time has not stood still.
+    pub fn was_there(&mut self) {
+        self.away_since = None;
+    }
+
     /// The leases that count, by name.
     pub fn valid(&self, now: Instant) -> impl Iterator<Item = &ServerLease> {
         let now = self.away_since.unwrap_or(now);
@@ -96,8 +102,8 @@ impl LeaseBook {
         }
     }
 
-    /// Leases of servers that have not been renewed for all of their duration while they were looked at. That is sure even
-    /// where clocks differ, so that such a lease may be removed.
+    /// Leases of servers that have not been renewed for all of their duration while they were looked at. That is sure
+    /// even where clocks differ, so that such a lease may be removed.
     pub fn abandoned(&self, now: Instant) -> Vec<ServerLease> {
         if self.away_since.is_some() {
             return Vec::new();

@@ -1,12 +1,18 @@
-//! Keeps a book of leases current: lists them, watches their changes, and lists them again, for as long as anybody asks.
+//! Keeps a book of leases current: lists them, watches their changes, and lists them again, for as long as anybody
+//! asks.
 //!
 //! ```text
 //! list --> watch --> changes, expiries ... --> its time is over, or it is silent --> list
+//!   |        |                  +-- broken soon: wait, longer each time
 //!   |        +-- not allowed: wait for the time of the next list
 //!   +-- failed: wait, longer each time
 //! ```
 //!
-//! Not the library's own watcher: what was asked and answered is counted here, and what cannot be heard must not expire.
+//! Where lists are granted and watches are not, or break at once, leases expire as anywhere: only while no list comes,
+//! too, time stands still.
+//!
+//! Not the library's own watcher: what was asked and answered is counted here, and what cannot be heard must not
+//! expire.
 
 use std::{
     pin::Pin,
@@ -28,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A watch of which nothing is heard for so long is doubted when a lease expires. Servers renew every 15 s.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// A watch that ends sooner, and before half of its time, is of little use: the next one is not tried at once.
+const LASTING_WATCH: Duration = Duration::from_secs(20);
 
 /// A watch that has not ended by so much after its time is dead.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
@@ -65,13 +74,20 @@ pub enum Event {
 
 type Changes = Pin<Box<dyn Stream<Item = Result<LeaseChange, ApiError>> + Send>>;
 
+struct Watch {
+    changes: Changes,
+    since: Instant,
+    /// It is dead if it has not ended by then.
+    until: Instant,
+}
+
 enum State {
     /// Lists at this instant.
     Lists(Instant),
     /// Watches from this version on.
     Watches(String),
-    /// Hears changes until this instant at most.
-    Hears(Changes, Instant),
+    /// Hears changes.
+    Hears(Watch),
 }
 
 /// Follows the leases.
@@ -80,9 +96,13 @@ pub struct LeaseFollower {
     settings: FollowSettings,
     book: LeaseBook,
     state: State,
+    /// The wait after the next failure: of lists, and of watches.
     pause: Duration,
+    watch_pause: Duration,
     /// When the API has last said anything.
     heard: Instant,
+    /// The last list was refused, or there was no answer.
+    is_away: bool,
 }
 
 impl LeaseFollower {
@@ -90,7 +110,9 @@ impl LeaseFollower {
     pub fn new(kubernetes: Kubernetes, settings: FollowSettings) -> Self {
         let now = Instant::now();
         let book = LeaseBook::default();
-        Self { kubernetes, settings, book, state: State::Lists(now), pause: FIRST_PAUSE, heard: now }
+        let state = State::Lists(now);
+        let (pause, watch_pause) = (FIRST_PAUSE, FIRST_PAUSE);
+        Self { kubernetes, settings, book, state, pause, watch_pause, heard: now, is_away: false }
     }
 
     /// What is known. Empty before the first list.
@@ -126,6 +148,9 @@ impl LeaseFollower {
         match self.kubernetes.list_leases(&self.settings.scope).await {
             Ok((leases, version)) => {
                 self.heard = Instant::now();
+                if !std::mem::take(&mut self.is_away) {
+                    self.book.was_there();
+                }
                 self.book.list(leases, self.heard, SystemTime::now());
                 self.pause = FIRST_PAUSE;
                 self.state = State::Watches(version);
@@ -141,7 +166,8 @@ impl LeaseFollower {
         match self.kubernetes.watch_leases(&self.settings.scope, version, lasts).await {
             Ok(changes) => {
                 self.heard = Instant::now();
-                self.state = State::Hears(Box::pin(changes), self.heard + lasts + WATCH_GRACE);
+                let (since, until) = (self.heard, self.heard + lasts + WATCH_GRACE);
+                self.state = State::Hears(Watch { changes: Box::pin(changes), since, until });
                 Event::Granted(Request::Watch, begun.elapsed())
             }
             Err(error) => self.failed(Request::Watch, begun, error),
@@ -150,10 +176,11 @@ impl LeaseFollower {
 
     /// Waits for a change or an expiry. `None`: neither, and it is time to do something else.
     async fn hear(&mut self) -> Option<Event> {
-        let State::Hears(changes, until) = &mut self.state else { return None };
+        let State::Hears(watch) = &mut self.state else { return None };
+        let until = watch.until;
         let expiry = self.book.next_expiry(Instant::now());
         tokio::select! {
-            change = changes.next() => match change {
+            change = watch.changes.next() => match change {
                 Some(Ok(change)) => {
                     self.heard = Instant::now();
                     match change {
@@ -163,16 +190,18 @@ impl LeaseFollower {
                     }
                     Some(Event::Changed)
                 }
-                Some(Err(error)) if error.is_expired() => self.list_at(Instant::now()),
-                Some(Err(error)) => {
+                Some(Err(error)) if !error.is_expired() => {
                     let heard = self.heard;
                     Some(self.failed(Request::Watch, heard, error))
                 }
-                // Its time is over, or somebody on the way thinks so.
-                None => self.list_at((self.heard + FIRST_PAUSE).max(Instant::now())),
+                // Its time is over, or somebody on the way thinks so; or what was listed is too old for the API.
+                None | Some(Err(_)) => {
+                    let pause = self.pause_after_watch(false);
+                    self.list_at(Instant::now() + pause)
+                }
             },
-            () = sleep_until(*until) => self.list_at(Instant::now()),
-            () = sleep_until(expiry.unwrap_or(*until)) => self.expired(),
+            () = sleep_until(until) => self.list_at(Instant::now()),
+            () = sleep_until(expiry.unwrap_or(until)) => self.expired(),
         }
     }
 
@@ -193,16 +222,43 @@ impl LeaseFollower {
 
     fn failed(&mut self, request: Request, begun: Instant, error: ApiError) -> Event {
         let now = Instant::now();
-        // Whoever may list and not watch lists more often. The API is there, and time goes on.
-        if request == Request::Watch && error.code() == 403 {
-            self.state = State::Lists(now + self.settings.relist_without_watch);
-        } else {
-            self.book.lost(self.heard);
-            self.state = State::Lists(now + lengthened(self.pause));
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        }
+        let pause = match request {
+            Request::List => {
+                self.is_away = true;
+                next(&mut self.pause, LONGEST_PAUSE)
+            }
+            // Whoever may list and not watch lists more often. The API is there, and time goes on.
+            Request::Watch if error.code() == 403 => {
+                self.state = State::Lists(now + self.settings.relist_without_watch);
+                return Event::Failed(request, now - begun, error);
+            }
+            Request::Watch => self.pause_after_watch(true),
+        };
+        // The next list shows whether it is the API that is away.
+        self.book.lost(self.heard);
+        self.state = State::Lists(now + pause);
         Event::Failed(request, now - begun, error)
     }
+
+    /// The wait before the next list, now that a watch is over or was refused. One that has lasted was a good one.
+    fn pause_after_watch(&mut self, broken: bool) -> Duration {
+        let least = LASTING_WATCH.min(self.settings.relist / 2);
+        let lasted = matches!(&self.state, State::Hears(watch) if watch.since.elapsed() >= least);
+        if lasted {
+            self.watch_pause = FIRST_PAUSE;
+        }
+        match lasted && !broken {
+            true => Duration::ZERO,
+            false => next(&mut self.watch_pause, self.settings.relist_without_watch),
+        }
+    }
+}
+
+/// The wait that it is the turn of; the one after it is twice as long, up to `longest`.
+fn next(pause: &mut Duration, longest: Duration) -> Duration {
+    let now = *pause;
+    *pause = (now * 2).min(longest);
+    lengthened(now)
 }
 
 /// A time and up to a fifth of it more, so that many do not ask in step.

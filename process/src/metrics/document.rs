@@ -98,6 +98,15 @@ pub fn one_connection<'a>(label_names: &'a [&'a str]) -> QuicSnapshot<'a> {
     QuicSnapshot { label_names, connections: vec![(labels, stats)], memory_budget: 1_024, memory_used: 0 }
 }
 
+/// A family of a scrape, by its whole name, as the reference's tests compare it: HELP, TYPE and samples as a whole.
+pub fn family(scrape: &str, name: &str) -> String {
+    let of_family = |line: &&str| {
+        let line = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        line.split([' ', '{']).next() == Some(name)
+    };
+    scrape.lines().filter(of_family).map(|line| format!("{line}\n")).collect()
+}
+
 /// Makes sure that the program's section of `docs/metrics.md` lists the families of `scrape` that begin with `prefix`,
 /// each with type, labels and help text as they are, and says of each when it changes; with `KONNECTIVITY_WRITE_DOCS` in
 /// the environment all but the last is made so.

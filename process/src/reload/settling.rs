@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Content must have been the same for so long before it is tried, and looks are made so often until then: a file that is
-/// being written looks different from one look to the next.
+/// Content must have been the same for so long before it is tried, and looks are made so often until then: a file that
+/// is being written looks different from one look to the next.
 pub(crate) const SETTLE: Duration = Duration::from_millis(250);
 
 /// Content that cannot be used must have been the same for so long before anybody hears of it: the second of two files

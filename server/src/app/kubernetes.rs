@@ -7,12 +7,13 @@ use konnectivity_kubernetes::{Kubernetes, Rate, Settings};
 use konnectivity_process::version;
 
 use crate::{
-    auth::{Authentication, Reviewer},
+    auth::{Authentication, Nodes, Reviewer},
     config::{self, AgentRules},
     metrics::Metrics,
 };
 
-/// A client; nothing is connected yet. Its connections live on the thread that calls this: workers have their hands full.
+/// A client; nothing is connected yet. Its connections live on the thread that calls this: workers have their hands
+/// full.
 ///
 /// # Errors
 /// When its files cannot be used.
@@ -39,8 +40,9 @@ pub(super) async fn authentication(rules: &AgentRules, metrics: Arc<Metrics>) ->
     Ok(Arc::new(Authentication {
         reviewer,
         policy: rules.identifiers,
-        kubernetes,
+        nodes: kubernetes.map(Nodes::new),
         drain_expired: rules.drain_expired,
+        review_interval: rules.review_interval,
         metrics,
     }))
 }

@@ -1,5 +1,5 @@
-//! What is known of tokens for a few seconds: an agent that tries QUIC and gRPC at once, or several servers' worth of
-//! connections, is one question to the API. Secrets are not kept, only digests of them.
+//! What the API has said a few seconds ago, or is being asked: an agent that tries QUIC and gRPC at once, or comes back
+//! before there is an answer, is one question to the API. Secrets are not kept, only digests of them.
 
 use std::{
     collections::HashMap,
@@ -9,61 +9,75 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
 
-use super::{refusal::Refusal, review::Identity, token::Token};
+use super::refusal::Refusal;
 
-/// How long a good token is taken as good without another look. A bad one is looked at each time.
-const KEPT_FOR: Duration = Duration::from_secs(10);
-
-/// Tokens that are known or being looked at; a few hundred bytes each.
+/// Things that are known or being asked about; a few hundred bytes each.
 const MOST: usize = 4_096;
 
-/// What comes of a review that is under way.
-pub(super) type Outcome = Option<Result<Identity, Refusal>>;
+/// What comes of a question that is under way.
+pub(super) type Outcome<V> = Option<Result<V, Refusal>>;
 
-/// A token's digest.
+/// A digest of what is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 32]);
 
 impl Key {
-    pub(super) fn of(token: &Token) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let mut key = [0; 32];
-        key.copy_from_slice(digest(&SHA256, token.expose().as_bytes()).as_ref());
+        key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
         Self(key)
     }
 }
 
-/// What is to be done about a token.
-pub(super) enum Found {
-    /// It is good.
-    Good(Identity),
+/// What is to be done about a question.
+pub(super) enum Found<V> {
+    /// This is the answer.
+    Known(V),
     /// Somebody has asked already.
-    UnderWay(watch::Receiver<Outcome>),
+    UnderWay(watch::Receiver<Outcome<V>>),
     /// Ask, tell the others by this, and call [`Cache::done`].
-    Ask(watch::Sender<Outcome>, watch::Receiver<Outcome>),
-    /// Too many are asked about.
+    Ask(watch::Sender<Outcome<V>>, watch::Receiver<Outcome<V>>),
+    /// Too much is asked.
     Full,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Cache(HashMap<Key, Entry>);
+#[derive(Debug)]
+pub(super) struct Cache<V>(HashMap<Key, Entry<V>>);
 
 #[derive(Debug)]
-enum Entry {
-    UnderWay(watch::Receiver<Outcome>),
-    Good { identity: Identity, until: Instant },
+enum Entry<V> {
+    UnderWay(watch::Receiver<Outcome<V>>),
+    Known { value: V, until: Instant },
 }
 
-impl Cache {
-    pub(super) fn find(&mut self, key: Key, now: Instant) -> Found {
+impl<V> Default for Cache<V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<V: Clone> Cache<V> {
+    /// The answer, if it is known.
+    pub(super) fn known(&self, key: Key, now: Instant) -> Option<V> {
         match self.0.get(&key) {
-            Some(Entry::Good { identity, until }) if *until > now => return Found::Good(identity.clone()),
-            Some(Entry::UnderWay(outcome)) => return Found::UnderWay(outcome.clone()),
+            Some(Entry::Known { value, until }) if *until > now => Some(value.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn find(&mut self, key: Key, now: Instant) -> Found<V> {
+        match self.0.get(&key) {
+            Some(Entry::Known { value, until }) if *until > now => return Found::Known(value.clone()),
+            Some(Entry::UnderWay(outcome)) if is_asked(outcome) => return Found::UnderWay(outcome.clone()),
             _ => {}
         }
         if self.0.len() >= MOST {
-            self.0.retain(|_, entry| !matches!(entry, Entry::Good { until, .. } if *until <= now));
+            self.0.retain(|_, entry| match entry {
+                Entry::Known { until, .. } => *until > now,
+                Entry::UnderWay(outcome) => is_asked(outcome),
+            });
         }
-        if self.0.len() >= MOST {
+        if self.0.len() >= MOST && !self.0.contains_key(&key) {
             return Found::Full;
         }
         let (tell, outcome) = watch::channel(None);
@@ -71,55 +85,52 @@ impl Cache {
         Found::Ask(tell, outcome)
     }
 
-    /// What came of a question. `ends_in` is what the token has left.
-    pub(super) fn done(
-        &mut self,
-        key: Key,
-        outcome: &Result<Identity, Refusal>,
-        ends_in: Option<Duration>,
-        now: Instant,
-    ) {
-        let kept = KEPT_FOR.min(ends_in.unwrap_or(KEPT_FOR));
+    /// What came of a question. An answer is good for as long as `kept`; that there is none is forgotten.
+    pub(super) fn done(&mut self, key: Key, outcome: &Result<V, Refusal>, kept: Duration, now: Instant) {
         match outcome {
-            Ok(identity) => self.0.insert(key, Entry::Good { identity: identity.clone(), until: now + kept }),
+            Ok(value) => self.0.insert(key, Entry::Known { value: value.clone(), until: now + kept }),
             Err(_) => self.0.remove(&key),
         };
     }
+}
+
+/// Whether whoever asks is still there: a task may have panicked.
+fn is_asked<V>(outcome: &watch::Receiver<Outcome<V>>) -> bool {
+    outcome.has_changed().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(number: usize) -> Key {
-        Key::of(&Token::new(&format!("token {number}")).unwrap())
-    }
+    const KEPT: Duration = Duration::from_secs(10);
 
-    fn good() -> Result<Identity, Refusal> {
-        Ok(Identity { username: "a".into(), node: None })
+    fn key(number: usize) -> Key {
+        Key::of(&format!("token {number}"))
     }
 
     #[test]
-    fn a_good_token_is_good_for_seconds_and_never_past_its_end() {
+    fn an_answer_is_good_for_a_while() {
         let now = Instant::now();
-        for (ends_in, kept) in [(None, 10), (Some(3_600), 10), (Some(4), 4), (Some(0), 0)] {
+        for kept in [KEPT, Duration::from_secs(4), Duration::ZERO] {
             let mut cache = Cache::default();
             assert!(matches!(cache.find(key(0), now), Found::Ask(..)));
-            cache.done(key(0), &good(), ends_in.map(Duration::from_secs), now);
-            let kept = Duration::from_secs(kept);
+            cache.done(key(0), &Ok(7), kept, now);
             if let Some(before) = kept.checked_sub(Duration::from_millis(1)) {
-                assert!(matches!(cache.find(key(0), now + before), Found::Good(_)), "{ends_in:?}");
+                assert!(matches!(cache.find(key(0), now + before), Found::Known(7)), "{kept:?}");
+                assert_eq!(cache.known(key(0), now + before), Some(7));
             }
-            assert!(matches!(cache.find(key(0), now + kept), Found::Ask(..)), "{ends_in:?}");
+            assert_eq!(cache.known(key(0), now + kept), None);
+            assert!(matches!(cache.find(key(0), now + kept), Found::Ask(..)), "{kept:?}");
         }
     }
 
     #[test]
-    fn a_bad_token_is_looked_at_each_time() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+    fn a_refusal_is_forgotten() {
+        let (mut cache, now) = (Cache::<u8>::default(), Instant::now());
         for refusal in [Refusal::NoToken, Refusal::CannotReview("x".into())] {
             assert!(matches!(cache.find(key(0), now), Found::Ask(..)));
-            cache.done(key(0), &Err(refusal), None, now);
+            cache.done(key(0), &Err(refusal), KEPT, now);
         }
         assert!(cache.0.is_empty());
     }
@@ -129,20 +140,31 @@ mod tests {
         let (mut cache, now) = (Cache::default(), Instant::now());
         let Found::Ask(tell, _) = cache.find(key(0), now) else { panic!("nobody has asked") };
         let Found::UnderWay(outcome) = cache.find(key(0), now) else { panic!("it is under way") };
-        tell.send_replace(Some(good()));
-        assert_eq!(*outcome.borrow(), Some(good()));
+        tell.send_replace(Some(Ok(7)));
+        assert_eq!(*outcome.borrow(), Some(Ok(7)));
+    }
+
+    #[test]
+    fn a_question_whose_asker_is_gone_is_asked_again() {
+        let (mut cache, now) = (Cache::<u8>::default(), Instant::now());
+        drop(cache.find(key(0), now));
+        assert!(matches!(cache.find(key(0), now), Found::Ask(..)));
     }
 
     #[test]
     fn it_has_a_bound_and_makes_room_by_what_is_old() {
         let (mut cache, now) = (Cache::default(), Instant::now());
+        let mut askers = Vec::new();
         for number in 0..MOST {
-            assert!(matches!(cache.find(key(number), now), Found::Ask(..)));
+            let Found::Ask(tell, _) = cache.find(key(number), now) else { panic!("there is room") };
+            askers.push(tell);
         }
         assert!(matches!(cache.find(key(MOST), now), Found::Full));
-        cache.done(key(0), &good(), None, now);
-        assert!(matches!(cache.find(key(MOST), now), Found::Full), "what is good still has its place");
-        assert!(matches!(cache.find(key(MOST), now + KEPT_FOR), Found::Ask(..)));
+        cache.done(key(0), &Ok(7), KEPT, now);
+        assert!(matches!(cache.find(key(MOST), now), Found::Full), "what is known still has its place");
+        assert!(matches!(cache.find(key(MOST), now + KEPT), Found::Ask(..)));
         assert_eq!(cache.0.len(), MOST);
+        askers.pop();
+        assert!(matches!(cache.find(key(MOST + 1), now + KEPT), Found::Ask(..)), "nobody asks any more");
     }
 }

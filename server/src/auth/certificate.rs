@@ -1,5 +1,5 @@
-//! The node that a certificate is of, in the words of Kubernetes: the common name `system:node:NAME` of a kubelet's client
-//! certificate. Its DNS names are not looked at: a client's certificate needs none, and nobody checks them.
+//! The node that a certificate is of, in the words of Kubernetes: the common name `system:node:NAME` of a kubelet's
+//! client certificate. Its DNS names are not looked at: a client's certificate needs none, and nobody checks them.
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use konnectivity_kubernetes::{Kubernetes, NodeAddresses};
+use konnectivity_kubernetes::NodeAddresses;
 use konnectivity_transport::identifier::Identifiers;
 
-use super::refusal::Refusal;
+use super::{nodes::Nodes, questions::Patience, refusal::Refusal};
+
+/// Addresses of a node that a refusal names.
+const MOST_NAMED: usize = 8;
 
 /// What agents may say that they reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +30,15 @@ pub struct Exceptions {
 
 /// Looks at what an agent says, and at its node if that is needed. `nodes` are the names by token and certificate.
 pub(super) async fn look_at(
-    kubernetes: Option<&Kubernetes>,
+    lookup: Option<&Nodes>,
     nodes: &[String],
     identifiers: &Identifiers,
     exceptions: Exceptions,
+    patience: Patience,
 ) -> Result<(), Refusal> {
     beyond_nodes(identifiers, exceptions)?;
     let Some((key, value)) = hosts(identifiers).next() else { return Ok(()) };
-    let refused = |reason: String| Refusal::Claim { claim: format!("{key} {value:?}"), reason };
+    let refused = |reason: String| Refusal::claim(format!("{key} {value:?}"), reason);
     let [name, others @ ..] = nodes else {
         return Err(refused("neither its token nor its certificate says which node it is on".into()));
     };
@@ -45,16 +49,12 @@ pub(super) async fn look_at(
     if hosts(identifiers).all(|(_, value)| value == name) {
         return Ok(());
     }
-    let Some(kubernetes) = kubernetes else {
+    let Some(lookup) = lookup else {
         return Err(Refusal::CannotLookUp("this server has no way to the Kubernetes API".into()));
     };
-    match kubernetes.node(name).await {
-        Ok(Some(node)) => of_node(identifiers, &node),
-        Ok(None) => Err(refused(format!("there is no node {name:?}"))),
-        Err(error) => {
-            tracing::warn!(%error, "cannot look at an agent's node");
-            Err(Refusal::CannotLookUp(error.to_string()))
-        }
+    match lookup.find(name, patience).await? {
+        Some(node) => of_node(identifiers, &node),
+        None => Err(refused(format!("there is no node {name:?}"))),
     }
 }
 
@@ -68,12 +68,10 @@ fn hosts(identifiers: &Identifiers) -> impl Iterator<Item = (&'static str, &Stri
 fn beyond_nodes(identifiers: &Identifiers, exceptions: Exceptions) -> Result<(), Refusal> {
     let remedy = |name| format!("no node is that; --agent-identifier-exceptions={name} lets agents");
     if identifiers.default_route && !exceptions.default_route {
-        return Err(Refusal::Claim { claim: "default-route".into(), reason: remedy("default-route") });
+        return Err(Refusal::claim("default-route".into(), remedy("default-route")));
     }
     match identifiers.cidr.first() {
-        Some(cidr) if !exceptions.cidr => {
-            Err(Refusal::Claim { claim: format!("cidr {cidr:?}"), reason: remedy("cidr") })
-        }
+        Some(cidr) if !exceptions.cidr => Err(Refusal::claim(format!("cidr {cidr:?}"), remedy("cidr"))),
         _ => Ok(()),
     }
 }
@@ -87,10 +85,12 @@ fn of_node(identifiers: &Identifiers, node: &NodeAddresses) -> Result<(), Refusa
     };
     match hosts(identifiers).find(|(_, value)| !is_own(value)) {
         None => Ok(()),
-        Some((key, value)) => Err(Refusal::Claim {
-            claim: format!("{key} {value:?}"),
-            reason: format!("node {:?} has the addresses {}", node.name, node.addresses.join(", ")),
-        }),
+        Some((key, value)) => {
+            let (named, more) = node.addresses.split_at(node.addresses.len().min(MOST_NAMED));
+            let more = if more.is_empty() { "" } else { ", ..." };
+            let reason = format!("node {:?} has the addresses {}{more}", node.name, named.join(", "));
+            Err(Refusal::claim(format!("{key} {value:?}"), reason))
+        }
     }
 }
 
@@ -108,7 +108,9 @@ mod tests {
     async fn alone(nodes: &[&str], query: &str, exceptions: Exceptions) -> Result<(), String> {
         let nodes: Vec<_> = nodes.iter().map(|&name| name.to_owned()).collect();
         let identifiers = Identifiers::parse(query).unwrap();
-        look_at(None, &nodes, &identifiers, exceptions).await.map_err(|refusal| refusal.to_string())
+        look_at(None, &nodes, &identifiers, exceptions, Patience::of_agent())
+            .await
+            .map_err(|refusal| refusal.to_string())
     }
 
     #[test]
@@ -132,6 +134,15 @@ mod tests {
             );
             assert_eq!(own(bad), Err(expected), "{bad}");
         }
+    }
+
+    /// Both go over the wire and into logs.
+    #[test]
+    fn what_is_long_is_cut() {
+        let many = NodeAddresses { addresses: (0..64).map(|number| format!("10.0.0.{number}")).collect(), ..node() };
+        let claim = Identifiers { host: vec!["x".repeat(60_000)], ..Identifiers::default() };
+        let refused = of_node(&claim, &many).unwrap_err().to_string();
+        assert!(refused.len() < 1_000 && refused.ends_with("10.0.0.6, 10.0.0.7, ..."), "{refused}");
     }
 
     #[tokio::test]

@@ -48,7 +48,20 @@ pub enum Refusal {
     CannotLookUp(String),
 }
 
+/// Characters of what the agent or the API says that are told: it goes over the wire, and into the logs of both ends.
+const MOST_CHARACTERS: usize = 300;
+
 impl Refusal {
+    /// The API's words for a token.
+    pub fn lookup(words: &str) -> Self {
+        Self::Lookup(brief(words))
+    }
+
+    /// A claim that must not be.
+    pub fn claim(claim: String, reason: String) -> Self {
+        Self::Claim { claim: brief(&claim), reason: brief(&reason) }
+    }
+
     /// Whether the agent may be as good as any: only the time is wrong.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::CannotReview(_) | Self::CannotLookUp(_))
@@ -71,6 +84,13 @@ impl Refusal {
             _ if self.is_temporary() => ConnectionCode::Unavailable,
             _ => ConnectionCode::Unauthorized,
         }
+    }
+}
+
+fn brief(text: &str) -> String {
+    match text.char_indices().nth(MOST_CHARACTERS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -1,23 +1,28 @@
 //! Asks the API whose a token is, and looks whether that may be an agent (compat 6.3).
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use konnectivity_kubernetes::{Kubernetes, Reviewed};
-use tokio::{runtime::Handle, time::timeout};
-use tokio_util::task::TaskTracker;
+use konnectivity_kubernetes::{Complaint, Kubernetes, Reviewed};
+use tokio::sync::Semaphore;
 
 use super::{
-    cache::{Cache, Found, Key},
+    cache::Key,
+    questions::{Patience, Questions},
     refusal::Refusal,
     token::Token,
 };
 use crate::metrics::{Metrics, ReviewResult};
 
-/// How long an agent is let wait. It waits 10 s itself, and is to learn why nothing comes of it.
-const REVIEW_LIMIT: Duration = Duration::from_secs(7);
+/// How long a good token is taken as good without another look. A bad one is looked at each time.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+
+/// Tokens of connected agents that are reviewed at a time: those that nobody doubts, and those that may have come to
+/// their end. The others wait, however long; agents that come do not wait for them.
+const ROUTINE_AT_ONCE: usize = 4;
+const DOUBTED_AT_ONCE: usize = 16;
 
 /// Whose tokens agents must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,72 +44,100 @@ pub struct Identity {
     pub node: Option<String>,
 }
 
+/// Why the token of a connected agent is reviewed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It is time to.
+    Routine,
+    /// It may have come to its end, or the API has just refused it.
+    Doubted,
+}
+
 /// Reviews tokens.
 pub struct Reviewer {
     kubernetes: Kubernetes,
     expected: Expected,
     metrics: Arc<Metrics>,
-    cache: Mutex<Cache>,
-    /// Reviews go on when nobody waits any more: the agent comes back.
-    tasks: TaskTracker,
-    runtime: Handle,
+    questions: Arc<Questions<Identity>>,
+    complaint: Mutex<Complaint>,
+    routine: Semaphore,
+    doubted: Semaphore,
 }
 
 impl Reviewer {
     /// Reviews run in the runtime that this is called in.
     pub fn new(kubernetes: Kubernetes, expected: Expected, metrics: Arc<Metrics>) -> Arc<Self> {
-        let cache = Mutex::default();
-        let (tasks, runtime) = (TaskTracker::new(), Handle::current());
-        Arc::new(Self { kubernetes, expected, metrics, cache, tasks, runtime })
+        Arc::new(Self {
+            kubernetes,
+            expected,
+            metrics,
+            questions: Questions::new(Refusal::CannotReview),
+            complaint: Mutex::default(),
+            routine: Semaphore::new(ROUTINE_AT_ONCE),
+            doubted: Semaphore::new(DOUBTED_AT_ONCE),
+        })
     }
 
     /// Whose the token is, if it is an agent's.
     ///
     /// # Errors
-    /// [`Refusal`], within 7 s.
+    /// [`Refusal`], when `patience` is over at the latest.
     ///
     /// # Cancel safety
     /// A review that is under way goes on.
-    pub async fn review(self: &Arc<Self>, token: &Token) -> Result<Identity, Refusal> {
-        let key = Key::of(token);
-        let found = self.cache().find(key, Instant::now());
-        let mut outcome = match found {
-            Found::Good(identity) => {
-                self.metrics.token_reviewed(ReviewResult::Cached, Duration::ZERO);
-                return Ok(identity);
-            }
-            Found::UnderWay(outcome) => outcome,
-            Found::Full => return Err(Refusal::CannotReview("too many reviews are under way".into())),
-            Found::Ask(tell, outcome) => {
-                let (reviewer, token) = (self.clone(), token.clone());
-                let review = async move {
-                    let result = reviewer.ask(&token).await;
-                    // A clock that is ahead of the API's must not make a good token a bad one.
-                    let ends_in = token.end().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-                    reviewer.cache().done(key, &result, ends_in, Instant::now());
-                    tell.send_replace(Some(result));
-                };
-                self.tasks.spawn_on(review, &self.runtime);
-                outcome
+    pub(super) async fn review(self: &Arc<Self>, token: &Token, patience: Patience) -> Result<Identity, Refusal> {
+        let key = Key::of(token.expose());
+        if let Some(identity) = self.questions.known(key) {
+            self.metrics.token_reviewed(ReviewResult::Cached, Duration::ZERO);
+            return Ok(identity);
+        }
+        let question = || {
+            let (reviewer, token) = (self.clone(), token.clone());
+            async move {
+                let result = reviewer.ask(&token).await;
+                // A clock that is ahead of the API's must not make a good token a bad one.
+                let left = token.end().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+                (result, left.map_or(KEPT_FOR, |left| left.min(KEPT_FOR)))
             }
         };
-        let waited = timeout(REVIEW_LIMIT, outcome.wait_for(Option::is_some)).await;
-        let late = || Refusal::CannotReview(format!("no answer yet after {}s", REVIEW_LIMIT.as_secs()));
-        match waited {
-            Ok(Ok(outcome)) => outcome.clone().unwrap_or_else(|| Err(late())),
-            // The review was dropped with its runtime.
-            Ok(Err(_)) => Err(Refusal::CannotReview("the server stops".into())),
-            Err(_elapsed) => Err(late()),
+        self.questions.ask(key, patience, question).await
+    }
+
+    /// The same for an agent that is connected, when it is its turn: the API has others to answer. Waits for the answer
+    /// as long as one may come.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the turn.
+    pub(super) async fn review_again(self: &Arc<Self>, token: &Token, why: Again) -> Result<Identity, Refusal> {
+        let turns = match why {
+            Again::Routine => &self.routine,
+            Again::Doubted => &self.doubted,
+        };
+        // Nobody closes them.
+        let _turn = turns.acquire().await.ok();
+        if why == Again::Routine {
+            self.kubernetes.spare_turn().await;
         }
+        self.review(token, Patience::to_the_end()).await
     }
 
     async fn ask(&self, token: &Token) -> Result<Identity, Refusal> {
         let begun = Instant::now();
         let reviewed = self.kubernetes.review(token.expose(), &self.expected.audience).await;
+        let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match reviewed {
-            Ok(reviewed) => check(reviewed, &self.expected).map_err(Refusal::Lookup),
+            Ok(reviewed) => {
+                complaint.is_over();
+                check(reviewed, &self.expected).map_err(|words| Refusal::lookup(&words))
+            }
             Err(error) => {
-                tracing::warn!(%error, "cannot review an agent's token");
+                // Many agents may want to know.
+                if complaint.is_due(&error) {
+                    tracing::warn!(%error, "cannot review agents' tokens: new agents have to wait, those that are here stay");
+                }
                 Err(Refusal::CannotReview(error.to_string()))
             }
         };
@@ -115,10 +148,6 @@ impl Reviewer {
         };
         self.metrics.token_reviewed(counted, begun.elapsed());
         result
-    }
-
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

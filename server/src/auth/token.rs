@@ -46,7 +46,7 @@ impl Token {
         let token = first.strip_prefix(BEARER).ok_or(Refusal::NoBearer)?;
         // What is not UTF-8 is no token, which the API will say.
         match Self::new(&String::from_utf8_lossy(token)) {
-            Err(Refusal::NoToken) => Err(Refusal::Lookup("service account jwt not valid".into())),
+            Err(Refusal::NoToken) => Err(Refusal::lookup("service account jwt not valid")),
             token => token,
         }
     }
@@ -90,7 +90,7 @@ pub(super) mod tests {
         for bad in [&["bearer a"][..], &["a"], &["Bearer"], &[""]] {
             assert_eq!(fields(bad), Err(Refusal::NoBearer), "{bad:?}");
         }
-        assert_eq!(fields(&["Bearer "]), Err(Refusal::Lookup("service account jwt not valid".into())));
+        assert_eq!(fields(&["Bearer "]), Err(Refusal::lookup("service account jwt not valid")));
         assert_eq!(fields(&["Bearer a b"]).unwrap().expose(), "a b");
     }
 

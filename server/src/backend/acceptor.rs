@@ -29,13 +29,13 @@ use super::{
     registry::{Registration, Registry},
 };
 use crate::{
-    auth::{Admitted, Authentication, Carried, Refusal, Shown, Token, TokenLife},
+    auth::{Admitted, Authentication, Carried, NewTokens, Refusal, Shown, Token, TokenEnd, TokenLife},
     membership::{Lists, Membership},
     metrics::Metrics,
     worker::Worker,
 };
 
-/// How often an agent whose token has expired is looked at for its last dial's end.
+/// How often an agent whose token is no longer good is looked at for its last dial's end.
 const IDLE_CHECK: Duration = Duration::from_millis(100);
 
 /// Accepts agents on all endpoints.
@@ -165,20 +165,19 @@ impl Acceptor {
         let (renew, renewed) = watch::channel(None);
         let mut told = false;
         let mut govern = std::pin::pin!(connection.govern());
-        let mut expired = std::pin::pin!(expired(life, renewed));
+        let mut token_end = std::pin::pin!(token_end(life, renewed));
         let mut idle = std::pin::pin!(close_when_idle(connection));
-        let mut has_expired = None;
+        let mut no_token = None;
         loop {
             let drain = tokio::select! {
                 () = &mut govern => return,
                 () = self.drain.cancelled(), if !told => "the server is stopping".to_owned(),
-                refusal = &mut expired, if has_expired.is_none() => {
+                end = &mut token_end, if no_token.is_none() => {
                     // Only what runs goes on.
                     drop(registration.take());
-                    self.metrics.token_expired(Carried::Quic);
-                    let reason = format!("the agent's token has expired and no new one has come: {refusal}");
-                    tracing::warn!(agent_id = %backend.name(), reason, "draining an agent");
-                    has_expired.insert(reason).clone()
+                    self.metrics.token_ended(Carried::Quic, &end);
+                    tracing::warn!(agent_id = %backend.name(), reason = %end, "draining an agent");
+                    no_token.insert(end.to_string()).clone()
                 }
                 message = control.receiver.next() => {
                     match message {
@@ -187,8 +186,8 @@ impl Acceptor {
                     }
                     continue;
                 }
-                () = &mut idle, if has_expired.is_some() => {
-                    connection.close(ConnectionCode::Unauthorized, has_expired.as_deref().unwrap_or_default());
+                () = &mut idle, if no_token.is_some() => {
+                    connection.close(ConnectionCode::Unauthorized, no_token.as_deref().unwrap_or_default());
                     return;
                 }
                 list = next_list(&mut lists) => {
@@ -229,7 +228,7 @@ async fn next_list(lists: &mut Option<Lists>) -> Arc<ServerList> {
 }
 
 /// Waits until the agent's token is no longer good; for ever if nobody minds.
-async fn expired(life: Option<TokenLife>, renewed: watch::Receiver<Option<Token>>) -> Refusal {
+async fn token_end(life: Option<TokenLife>, renewed: NewTokens) -> TokenEnd {
     match life {
         Some(life) => life.ended(renewed).await,
         None => std::future::pending().await,
@@ -244,16 +243,16 @@ async fn close_when_idle(connection: &Connection) {
     }
 }
 
-fn handle(backend: &Backend, connection: &Connection, body: ControlBody, renew: &watch::Sender<Option<Token>>) {
+/// Where new tokens go to.
+type Renew = watch::Sender<Option<Result<Token, Refusal>>>;
+
+fn handle(backend: &Backend, connection: &Connection, body: ControlBody, renew: &Renew) {
     match body {
         ControlBody::Drain(drain) => {
             tracing::info!(reason = drain.reason, "agent drains");
             backend.drain();
         }
-        ControlBody::Token(message) => match Token::new(&message.token) {
-            Ok(token) => drop(renew.send_replace(Some(token))),
-            Err(refusal) => tracing::warn!(reason = %refusal, "an agent's new token is not accepted"),
-        },
+        ControlBody::Token(message) => drop(renew.send_replace(Some(Token::new(&message.token)))),
         ControlBody::Hello(_) => {
             connection.close(ConnectionCode::Protocol, "a second Hello on one connection");
         }

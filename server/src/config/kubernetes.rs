@@ -1,6 +1,6 @@
 //! What the options say of the Kubernetes API: how to reach it, tokens of agents and what they may say of themselves.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use konnectivity_process::{check, float::Float32, problems::Problems};
 
@@ -8,6 +8,9 @@ use crate::{
     auth::{DrainExpired, Exceptions, Expected, IdentifierPolicy},
     options::Options,
 };
+
+/// More often than this, the API would have nothing else to do.
+const LEAST_REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to reach the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct AgentRules {
     pub tokens: Option<Expected>,
     /// Which expired tokens are minded.
     pub drain_expired: DrainExpired,
+    /// How often tokens of connected agents are reviewed again; `None`: at their end at most.
+    pub review_interval: Option<Duration>,
     /// What agents may say that they reach.
     pub identifiers: IdentifierPolicy,
     /// The API, if any of that needs it.
@@ -50,6 +55,7 @@ fn of_tokens(options: &Options) -> [(&'static str, &String); 3] {
 pub(super) fn check(options: &Options, problems: &mut Problems) -> Option<AgentRules> {
     let tokens = wants_tokens(options).then(|| tokens(options, problems));
     let drain_expired = drain_expired(&options.drain_expired_tokens, problems);
+    let review_interval = review_interval(options, problems);
     let identifiers = identifiers(options, problems);
     let path = options.kubeconfig.as_str();
     let kubeconfig = check::file_called(problems, "kubeconfig", path, &format!("checking KubeconfigPath {path:?}"));
@@ -59,6 +65,7 @@ pub(super) fn check(options: &Options, problems: &mut Problems) -> Option<AgentR
     Some(AgentRules {
         tokens,
         drain_expired: drain_expired?,
+        review_interval: review_interval?,
         identifiers: identifiers?,
         kubernetes: (for_agents || options.enable_lease_controller).then_some(kubernetes),
     })
@@ -93,6 +100,17 @@ fn drain_expired(name: &str, problems: &mut Problems) -> Option<DrainExpired> {
             None
         }
     }
+}
+
+/// `Some(None)`: never.
+fn review_interval(options: &Options, problems: &mut Problems) -> Option<Option<Duration>> {
+    let interval = check::duration(problems, "token-review-interval", options.token_review_interval)?;
+    if !interval.is_zero() && interval < LEAST_REVIEW_INTERVAL {
+        let reason = format!("{} is less than 1s", options.token_review_interval);
+        problems.add("token-review-interval", reason, "set it to 1m, for instance, or to 0 for no such reviews");
+        return None;
+    }
+    Some(Some(interval).filter(|interval| !interval.is_zero()))
 }
 
 fn identifiers(options: &Options, problems: &mut Problems) -> Option<IdentifierPolicy> {

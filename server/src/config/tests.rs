@@ -71,13 +71,7 @@ pub(super) fn valid(flags: &[String]) -> Config {
 
 /// The lines of the refusal, one for each problem.
 pub(super) fn refused(flags: &[String]) -> Vec<String> {
-    match load(flags, &[]) {
-        Err(Exit::Refused(text)) => {
-            assert!(text.starts_with("failed to validate server options with "), "{text}");
-            text.lines().skip(2).map(|line| line.trim().to_owned()).collect()
-        }
-        other => panic!("{other:?}"),
-    }
+    testing::problems::<Options, _>(load(flags, &[]))
 }
 
 fn addresses(listen: &Listen) -> (&'static str, Vec<SocketAddr>) {
@@ -361,12 +355,16 @@ fn tokens_go_with_certificates_and_without() {
         flags.extend(["--kubeconfig-qps=2.5", "--kubeconfig-burst=7"].map(str::to_owned));
         let config = valid(&flags);
         assert_eq!(config.agents.client_ca.is_some(), is_some);
-        let AgentRules { tokens, drain_expired, identifiers, kubernetes } = config.agent_rules;
+        let AgentRules { tokens, drain_expired, review_interval, identifiers, kubernetes } = config.agent_rules;
         let expected = Expected { namespace: "a".into(), service_account: "b".into(), audience: "c".into() };
         assert_eq!((tokens, drain_expired), (Some(expected), DrainExpired::Quic));
+        assert_eq!(review_interval, Some(Duration::from_secs(60)));
         assert_eq!(identifiers, IdentifierPolicy::Any);
         assert_eq!(kubernetes, Some(Kubernetes { kubeconfig: None, qps: Float32(2.5), burst: 7 }));
     }
+    let mut flags = fixture.tcp();
+    flags.push("--token-review-interval=0".into());
+    assert_eq!(valid(&flags).agent_rules.review_interval, None);
     // Nothing is asked of the API that nobody needs.
     let mut flags = fixture.tcp();
     flags.push(format!("--kubeconfig={}", fixture.path("server.crt")));
@@ -398,6 +396,8 @@ fn the_rule_for_identifiers_and_its_exceptions() {
             "contradicts allow-unauthenticated-agents",
         ),
         (&["--drain-expired-tokens=yes"], "\"yes\" is not one of quic, all and none"),
+        (&["--token-review-interval=999ms"], "999ms is less than 1s"),
+        (&["--token-review-interval=-1s"], "token-review-interval"),
         (&["--kubeconfig-burst=-1"], "is out of range"),
     ] {
         let problems = refused(&with(more));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use konnectivity_process::metrics::{Registry, Series, observe, series};
 use prometheus::{DEFAULT_BUCKETS, Histogram, IntCounterVec};
 
-use crate::auth::Carried;
+use crate::auth::{Carried, TokenEnd};
 
 /// How far an agent has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub(super) struct AuthenticationMetrics {
     reviews: IntCounterVec,
     review_duration: Series<Histogram>,
     expired: IntCounterVec,
+    withdrawn: IntCounterVec,
 }
 
 impl AuthenticationMetrics {
@@ -103,6 +104,11 @@ impl AuthenticationMetrics {
                 "Agents that are drained because their token has come to its end and no new one has come.",
                 &["carrier"],
             ),
+            withdrawn: registry.counters(
+                "agent_tokens_withdrawn_total",
+                "Agents that are drained because the Kubernetes API takes their token no more, before its end.",
+                &["carrier"],
+            ),
         }
     }
 
@@ -117,7 +123,11 @@ impl AuthenticationMetrics {
         }
     }
 
-    pub(super) fn expired(&self, carried: Carried) {
-        self.expired.with_label_values(&[carried.label()]).inc();
+    pub(super) fn ended(&self, carried: Carried, end: &TokenEnd) {
+        let ended = match end {
+            TokenEnd::Expired(_) => &self.expired,
+            TokenEnd::Withdrawn(_) => &self.withdrawn,
+        };
+        ended.with_label_values(&[carried.label()]).inc();
     }
 }

@@ -1,9 +1,9 @@
-//! Server leases: what is listed and deleted of them at the Kubernetes API.
+//! Server leases: what is listed and deleted of them at the Kubernetes API, and which servers are known by them.
 
 use std::time::Duration;
 
-use konnectivity_process::metrics::{Registry, observe};
-use prometheus::{DEFAULT_BUCKETS, HistogramVec, IntCounter, IntCounterVec};
+use konnectivity_process::metrics::{Registry, gauge_value, observe};
+use prometheus::{DEFAULT_BUCKETS, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 /// What is counted of leases. Labels are the API's HTTP status and its reason, which is empty after success.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub struct LeaseMetrics {
     deletes: IntCounterVec,
     list_latency: HistogramVec,
     lists: IntCounterVec,
+    listed_servers: IntGauge,
 }
 
 impl LeaseMetrics {
@@ -43,6 +44,10 @@ impl LeaseMetrics {
                 "Count of lease deletion calls by the garbage collection controller. \
                  Labeled by HTTP status code and reason.",
             ),
+            listed_servers: registry.gauge(
+                "listed_servers",
+                "Servers that agents over QUIC are told of by name, this one among them; 0 when only their number is known.",
+            ),
         }
     }
 }
@@ -51,6 +56,11 @@ impl LeaseMetrics {
     /// An expired lease is gone.
     pub fn culled(&self) {
         self.culled.inc();
+    }
+
+    /// So many servers are known by name. To be called before a scrape.
+    pub fn listed_servers(&self, servers: usize) {
+        self.listed_servers.set(gauge_value(servers as u64));
     }
 
     /// The API was asked to delete a lease.

@@ -3,6 +3,7 @@ use std::path::Path;
 use konnectivity_process::metrics::document;
 
 use super::*;
+use crate::auth::Refusal;
 
 /// What the reference shows before anything has happened; it is 0.
 const FROM_THE_START: [&str; 4] =
@@ -47,7 +48,8 @@ fn touch(metrics: &Metrics) {
     metrics.certificates.loaded("cluster-cert", Some(SystemTime::now()));
     metrics.agent_authenticated(Carried::Quic, Reached::Accepted);
     metrics.token_reviewed(ReviewResult::Good, Duration::from_millis(7));
-    metrics.token_expired(Carried::Quic);
+    metrics.token_ended(Carried::Quic, &TokenEnd::Expired(Refusal::NoToken));
+    metrics.token_ended(Carried::Grpc, &TokenEnd::Withdrawn(Refusal::NoToken));
     metrics.dial_ended("finished", 5, 7, Duration::ZERO);
 }
 
@@ -111,16 +113,9 @@ fn text(metrics: &Metrics) -> String {
     metrics.render([(Strategy::Default, 2)], ListenerErrors::default(), &QuicSnapshot::default()).unwrap()
 }
 
-/// The family as the reference's tests compare it: HELP, TYPE and samples as a whole.
+/// The family as the reference's tests compare it.
 fn family(text: &str, name: &str) -> String {
-    let name = format!("{PREFIX}{name}");
-    text.lines()
-        .filter(|line| {
-            let line = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
-            line.split([' ', '{']).next() == Some(name.as_str())
-        })
-        .map(|line| format!("{line}\n"))
-        .collect()
+    document::family(text, &format!("{PREFIX}{name}"))
 }
 
 /// What a family with one sample looks like.

@@ -114,6 +114,22 @@ fn time_stands_still_while_the_api_is_away() {
 }
 
 #[test]
+fn time_has_not_stood_still_where_the_api_was_there() {
+    let now = Instant::now();
+    let mut book = LeaseBook::default();
+    book.list([lease("dead", wall())], now, wall());
+    for second in 1..30 {
+        let now = now + second * SECOND;
+        book.lost(now - SECOND);
+        book.was_there();
+        book.list([lease("dead", wall())], now, wall() + second * SECOND);
+        assert_eq!(valid(&book, now), ["dead"]);
+    }
+    assert_eq!(valid(&book, now + 30 * SECOND), [""; 0]);
+    assert_eq!(book.abandoned(now + 30 * SECOND).len(), 1);
+}
+
+#[test]
 fn leases_are_abandoned_when_they_were_watched_in_vain() {
     let now = Instant::now();
     let mut book = LeaseBook::default();

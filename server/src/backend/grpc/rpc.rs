@@ -32,7 +32,7 @@ use super::{
     stream::AgentStream,
 };
 use crate::{
-    auth::{Carried, Refusal, Shown, TokenLife},
+    auth::{Carried, Shown, TokenEnd, TokenLife},
     backend::{Backend, carrier::Carrier, registry::Registration},
     grpc::status::{Code, Status},
     http2::{code::Gone, stream::Stream},
@@ -77,9 +77,9 @@ enum End {
     /// The server has drained, or stops.
     #[error("the server stops")]
     Stopped,
-    /// Its token has come to its end.
-    #[error("the agent's token has expired: {0}")]
-    Expired(Refusal),
+    /// Its token is no longer good.
+    #[error("{0}")]
+    Token(TokenEnd),
 }
 
 /// An accepted `Connect`.
@@ -130,7 +130,7 @@ impl Connect {
             end = write(&agent, &stream, &port.metrics) => end,
             () = drained(&shared, &agent) => End::Stopped,
             // It has the registration, which goes with it at the latest.
-            refusal = expired(admitted.life, &agent, registration, &port.metrics) => End::Expired(refusal),
+            end = token_end(admitted.life, &agent, registration, &port.metrics) => End::Token(end),
         };
         agent.lose(end.to_string());
         tracing::info!(%agent_id, reason = %end, "agent disconnected");
@@ -149,7 +149,7 @@ fn conclude(end: &End, stream: AgentStream, metrics: &Metrics) {
             (Some(status), Some(name))
         }
         End::Stopped => (Some(Status::new(Code::Unavailable, end.to_string())), None),
-        End::Expired(_) => (Some(Status::new(Code::Unauthenticated, end.to_string())), None),
+        End::Token(_) => (Some(Status::new(Code::Unauthenticated, end.to_string())), None),
         // What waits for the agent is dropped.
         End::Left(_) => (None, Some("Canceled")),
     };
@@ -265,22 +265,22 @@ fn poll_write(cx: &mut Context<'_>, agent: &GrpcAgent, stream: &AgentStream) -> 
 
 /// Waits until the agent's token is no longer good, if anybody minds. Then it gets no more dials, and when the last of
 /// those it has is over, that is the end. Over gRPC no new token can come.
-async fn expired(
+async fn token_end(
     life: Option<TokenLife>,
     agent: &GrpcAgent,
     registration: Registration<Backend>,
     metrics: &Metrics,
-) -> Refusal {
+) -> TokenEnd {
     let Some(life) = life else { return pending().await };
     let (_nobody, none) = watch::channel(None);
-    let refusal = life.ended(none).await;
+    let end = life.ended(none).await;
     drop(registration);
-    metrics.token_expired(Carried::Grpc);
-    tracing::warn!(reason = %refusal, "draining an agent whose token has expired");
+    metrics.token_ended(Carried::Grpc, &end);
+    tracing::warn!(reason = %end, "draining an agent");
     while agent.open_dials() > 0 {
         sleep(DRAIN_CHECK).await;
     }
-    refusal
+    end
 }
 
 /// Waits until the server is to let go of the agent: its dials have ended after the server has begun to drain, or their

@@ -1,84 +1,18 @@
 //! Objects, their versions, and what requests do to them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use hyper::{Method, Uri};
 use serde_json::{Value, json};
 
-use super::Fault;
-use super::watch::{WatchBody, Watcher};
-
-/// A request.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Asked {
-    /// As in RBAC: get, list, watch, create, update, delete.
-    pub verb: &'static str,
-    /// As in `leases`.
-    pub resource: String,
-    /// Empty: none.
-    pub namespace: String,
-    /// Empty: all.
-    pub name: String,
-    /// The query, decoded.
-    pub query: BTreeMap<String, String>,
-    /// The bearer token.
-    pub bearer: String,
-    /// The body; null for none.
-    pub body: Value,
-}
-
-impl Asked {
-    pub(super) fn new(method: &Method, uri: &Uri, authorization: &str, body: &[u8]) -> Self {
-        let parts: Vec<_> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
-        // /api/v1/..., /apis/group/v1/...
-        let parts =
-            if parts.first() == Some(&"api") { &parts[2.min(parts.len())..] } else { &parts[3.min(parts.len())..] };
-        let (namespace, parts) = match parts {
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
-            parts => ("", parts),
-        };
-        let query: BTreeMap<_, _> = uri.query().unwrap_or_default().split('&').filter_map(pair).collect();
-        let name = parts.get(1).copied().unwrap_or_default();
-        let watches = matches!(query.get("watch").map(String::as_str), Some("true" | "1"));
-        let verb = match *method {
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            _ if watches => "watch",
-            _ if name.is_empty() => "list",
-            _ => "get",
-        };
-        Self {
-            verb,
-            resource: parts.first().copied().unwrap_or_default().to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            query,
-            bearer: authorization.strip_prefix("Bearer ").unwrap_or_default().to_owned(),
-            body: serde_json::from_slice(body).unwrap_or_default(),
-        }
-    }
-}
-
-fn pair(text: &str) -> Option<(String, String)> {
-    let (name, value) = text.split_once('=')?;
-    Some((name.to_owned(), decoded(value)))
-}
-
-/// `%3D` is `=`.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, more)) = rest.split_first() {
-        let escaped = (byte == b'%').then(|| more.get(..2)).flatten();
-        let escaped = escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        bytes.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
-        rest = if escaped.is_some() { &more[2..] } else { more };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
+use super::{
+    Fault,
+    asked::Asked,
+    reviews::{User, review},
+    watch::{WatchBody, Watcher},
+};
 
 /// An answer.
 #[derive(Debug)]
@@ -112,7 +46,10 @@ pub(super) struct Store {
     changes: Vec<(u64, String, Value)>,
     watchers: Vec<Watcher>,
     faults: HashMap<(&'static str, &'static str), Fault>,
+    pub(super) fail_all: Option<Fault>,
     pub(super) asked: Vec<Asked>,
+    /// Users by their tokens.
+    pub(super) users: HashMap<String, User>,
 }
 
 impl Store {
@@ -127,7 +64,8 @@ impl Store {
     pub(super) fn ask(&mut self, asked: &Asked) -> Option<Fault> {
         self.asked.push(asked.clone());
         let concerned = |(verb, resource): &&(&str, &str)| *verb == asked.verb && *resource == asked.resource;
-        self.faults.keys().find(concerned).and_then(|key| self.faults.get(key)).copied()
+        let fault = self.faults.keys().find(concerned).and_then(|key| self.faults.get(key));
+        fault.or(self.fail_all.as_ref()).cloned()
     }
 
     pub(super) fn objects(&self, resource: &str) -> Vec<Value> {
@@ -182,6 +120,7 @@ impl Store {
     pub(super) fn answer(&mut self, asked: &Asked) -> Answer {
         match asked.verb {
             "list" => self.list(asked),
+            "create" if asked.resource == "tokenreviews" => review(asked, &self.users),
             "create" => self.create(asked),
             verb => match self.objects.get(&key(asked)).cloned() {
                 None => Answer::status(404, "NotFound", &format!("{} {:?} not found", asked.resource, asked.name)),

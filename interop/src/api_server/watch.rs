@@ -1,16 +1,20 @@
 //! Answers that go on: a line for each change.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use hyper::body::{Body, Bytes, Frame};
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Sleep, sleep},
+};
 
-use super::store::{Asked, selects};
+use super::{asked::Asked, store::selects};
 
 /// Changes that a watcher may be behind.
 const MOST_BEHIND: usize = 4_096;
