@@ -95,7 +95,7 @@ refused() { # VALUES, WHAT THE MESSAGE HAS
 }
 refused server.kindd=x "additional properties 'kindd' not allowed"
 refused server.kind=Deployment "must be one of"
-refused server.agentPort=80 "1024"
+refused server.agentPort=80 "minimum: got 80"
 refused authentication.tokens.enabled=false "nothing says which agents may connect"
 refused server.frontend.tls.enabled=true "kube-apiserver speaks GRPC over a Unix socket only"
 refused server.kind=StaticPod "cannot read Secrets"
