@@ -1,4 +1,4 @@
-//! Server leases: what is listed and deleted of them at the Kubernetes API.
+//! Server leases: what is written, listed and deleted of them at the Kubernetes API.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ pub struct LeaseMetrics {
     deletes: IntCounterVec,
     list_latency: HistogramVec,
     lists: IntCounterVec,
+    renewals: IntCounterVec,
 }
 
 impl LeaseMetrics {
@@ -43,6 +44,10 @@ impl LeaseMetrics {
                 "Count of lease deletion calls by the garbage collection controller. \
                  Labeled by HTTP status code and reason.",
             ),
+            renewals: calls(
+                "lease_renewals_total",
+                "Tries to write this server's own lease, by HTTP status code (0 without an answer) and reason.",
+            ),
         }
     }
 }
@@ -56,6 +61,11 @@ impl LeaseMetrics {
     /// The API was asked to delete a lease.
     pub fn deleted(&self, status: u16, reason: &str, took: Duration) {
         called(&self.deletes, &self.delete_latency, status, reason, took);
+    }
+
+    /// The API was asked to write this server's own lease.
+    pub fn renewed(&self, status: u16, reason: &str) {
+        self.renewals.with_label_values(&[status.to_string().as_str(), reason]).inc();
     }
 
     /// The API was asked for all leases.
