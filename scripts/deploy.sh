@@ -18,7 +18,8 @@ case ${1:-} in
 esac
 scripts/need.sh cargo cc go diff
 scripts/go-peers.sh --quiet helm deploy-check
-cargo build --quiet --locked -p konnectivity-server -p konnectivity-agent --bin proxy-server --bin proxy-agent
+# With interop, as in the other steps of scripts/test.sh: features are of all packages that are built together.
+cargo build --quiet --locked -p konnectivity-server -p konnectivity-agent -p konnectivity-interop --bin proxy-server --bin proxy-agent
 target=${CARGO_TARGET_DIR:-$PWD/target}
 helm=$target/go/helm check=$target/go/deploy-check
 chart=deploy/helm/konnectivity-quic manifests=deploy/manifests
@@ -95,7 +96,7 @@ refused() { # VALUES, WHAT THE MESSAGE HAS
 }
 refused server.kindd=x "additional properties 'kindd' not allowed"
 refused server.kind=Deployment "must be one of"
-refused server.agentPort=80 "1024"
+refused server.agentPort=80 "minimum: got 80"
 refused authentication.tokens.enabled=false "nothing says which agents may connect"
 refused server.frontend.tls.enabled=true "kube-apiserver speaks GRPC over a Unix socket only"
 refused server.kind=StaticPod "cannot read Secrets"

@@ -8,6 +8,7 @@ package() { # the Debian package that has a program
     case $1 in
         cc | c++) echo build-essential ;;
         aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        aarch64-linux-gnu-strip) echo binutils-aarch64-linux-gnu ;;
         diff) echo diffutils ;;
         go) echo golang-go ;;
         ip) echo iproute2 ;;

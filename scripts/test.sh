@@ -25,6 +25,8 @@ step "real clients"
 scripts/interop.sh --quick
 step "the reference's own tests"
 scripts/suite.sh --quick
+step "Helm chart, manifests, alerts, dashboards"
+scripts/deploy.sh
 step "fuzz targets, ${FUZZ_SECONDS:-5} s each"
 scripts/fuzz.sh "${FUZZ_SECONDS:-5}"
 if command -v cargo-deny >/dev/null; then

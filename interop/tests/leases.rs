@@ -141,6 +141,7 @@ async fn a_server_keeps_a_lease_and_deletes_it_when_its_drain_begins() {
     })
     .await;
     shows(cluster.servers[0].health, "lease_list_total{http_status_code=\"200\",reason=\"\"}").await;
+    shows(cluster.servers[0].health, "lease_renewals_total{http_status_code=\"200\",reason=\"\"}").await;
     let asked = cluster.api.asked();
     assert!(asked.iter().all(|asked| asked.bearer == CREDENTIAL && asked.namespace == "kube-system"), "{asked:?}");
     let list = asked.iter().find(|asked| asked.verb == "list").unwrap();
@@ -273,8 +274,9 @@ async fn a_server_serves_whatever_the_api_does() {
         program.logged(&["ERROR", "leases cannot be listed"], LIMIT).await.unwrap();
         let ready = http::get(cluster.servers[0].health, "/readyz").await.unwrap();
         assert_eq!(ready.status, 200, "{fault:?}");
-        if let Fault::Status(code, reason) = fault {
-            let line = format!("lease_list_total{{http_status_code=\"{code}\",reason=\"{reason}\"}}");
+        let (code, reason) = if let Fault::Status(code, reason) = fault { (code, reason) } else { (0, "") };
+        for name in ["lease_list_total", "lease_renewals_total"] {
+            let line = format!("{name}{{http_status_code=\"{code}\",reason=\"{reason}\"}}");
             shows(cluster.servers[0].health, &line).await;
         }
         for verb in ["create", "list"] {

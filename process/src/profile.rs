@@ -21,7 +21,7 @@ const MISSING: [(&str, &str); 9] = [
     ("goroutineleak", "there are no goroutines; `/connections` shows dials, `eu-stack -p PID` the stacks of threads"),
     ("heap", "memory is not profiled; process_resident_memory_bytes of /metrics shows it, heaptrack what it is for"),
     ("mutex", "contention is not profiled; `perf lock` and `perf trace -s -e futex` show it"),
-    ("symbol", "profiles of this program carry the names of their functions"),
+    ("symbol", "profiles carry the names of functions, as far as the program has them"),
     ("threadcreate", "threads are started once, at the beginning; process_threads of /metrics counts them"),
     ("trace", "there is no Go runtime to trace; `perf trace` shows system calls, --log-level=trace shows messages"),
 ];

@@ -99,7 +99,14 @@ impl Leases {
         let (mut first, mut silent) = (true, false);
         let limit = self.settings.patience();
         loop {
-            let wait = match timeout(limit, own.renew()).await {
+            let renewed = timeout(limit, own.renew()).await;
+            let (code, reason) = match &renewed {
+                Ok(Ok(())) => (200, ""),
+                Ok(Err(error)) => (error.code(), error.reason()),
+                Err(_elapsed) => (0, ""),
+            };
+            self.metrics.leases.renewed(code, reason);
+            let wait = match renewed {
                 Ok(Ok(())) => {
                     // Not `||`: each of them is over.
                     if complaint.is_over() | std::mem::take(&mut first) | std::mem::take(&mut silent) {

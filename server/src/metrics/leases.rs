@@ -1,4 +1,4 @@
-//! Server leases: what is listed and deleted of them at the Kubernetes API, and which servers are known by them.
+//! Server leases: what is written, listed and deleted of them at the Kubernetes API, and which servers are known by them.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ pub struct LeaseMetrics {
     list_latency: HistogramVec,
     lists: IntCounterVec,
     listed_servers: IntGauge,
+    renewals: IntCounterVec,
 }
 
 impl LeaseMetrics {
@@ -48,6 +49,10 @@ impl LeaseMetrics {
                 "listed_servers",
                 "Servers that agents over QUIC are told of by name, this one among them; 0 when only their number is known.",
             ),
+            renewals: calls(
+                "lease_renewals_total",
+                "Tries to write this server's own lease, by HTTP status code (0 without an answer) and reason.",
+            ),
         }
     }
 }
@@ -66,6 +71,11 @@ impl LeaseMetrics {
     /// The API was asked to delete a lease.
     pub fn deleted(&self, status: u16, reason: &str, took: Duration) {
         called(&self.deletes, &self.delete_latency, status, reason, took);
+    }
+
+    /// The API was asked to write this server's own lease.
+    pub fn renewed(&self, status: u16, reason: &str) {
+        self.renewals.with_label_values(&[status.to_string().as_str(), reason]).inc();
     }
 
     /// The API was asked for all leases.

@@ -45,6 +45,7 @@ fn touch(metrics: &Metrics) {
     metrics.leases.culled();
     metrics.leases.deleted(200, "", Duration::from_millis(7));
     metrics.leases.listed(500, "InternalError", Duration::from_millis(7));
+    metrics.leases.renewed(200, "");
     metrics.certificates.loaded("cluster-cert", Some(SystemTime::now()));
     metrics.agent_authenticated(Carried::Quic, Reached::Accepted);
     metrics.token_reviewed(ReviewResult::Good, Duration::from_millis(7));
