@@ -19,8 +19,8 @@ use konnectivity_process::{
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
-    control::HELLO_LIMIT,
-    endpoint::HANDSHAKE_LIMIT,
+    control::MAX_WELCOME_LIMIT,
+    endpoint::{HANDSHAKE_LIMIT, HANDSHAKE_REST_LIMIT},
     mux::{MuxSettings, Role},
     tls::{ClientTls, TUNNEL_ALPN},
     wire::code::ConnectionCode,
@@ -95,7 +95,7 @@ pub async fn run(config: Config) -> Result<()> {
         stop: dials_stop.clone(),
         tasks: tasks.clone(),
     };
-    let attempt_limit = GRPC_HEAD_START + HANDSHAKE_LIMIT + HELLO_LIMIT;
+    let attempt_limit = GRPC_HEAD_START + HANDSHAKE_LIMIT + HANDSHAKE_REST_LIMIT + MAX_WELCOME_LIMIT;
     let grpc = grpc_connector(&config, &client_tls, budget.clone());
     let quic = quic_connector(&config, client_tls, budget, &dials, &stopping.drain, &leave);
     // Through a proxy, there is one way to all servers.
