@@ -10,16 +10,17 @@ use konnectivity_interop::certificates::Folder;
 use konnectivity_interop::ends::resident;
 use konnectivity_interop::pair::bare::frame::{ack, crypto, new_connection_id, numbers, path_challenge, stream};
 use konnectivity_interop::pair::bare::packet::MAX_FRAMES;
-use konnectivity_interop::pair::bare::{Bare, CONTROL, Heard};
+use konnectivity_interop::pair::bare::{Bare, CONTROL, Heard, MANY};
 use konnectivity_interop::pair::open::Open;
 use konnectivity_interop::pair::program::Program;
 use konnectivity_interop::pair::{Agent, Options, Pair, http, raw};
 use konnectivity_interop::peer::process::cpu_of;
+use konnectivity_transport::wire::code::ConnectionCode;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -39,7 +40,7 @@ const MAX_CPU: Duration = Duration::from_millis(200);
 /// Beyond all that is there.
 const FAR: u64 = 1 << 40;
 /// Frames of one kind in a packet.
-const MANY: u64 = 100;
+const FRAMES: u64 = 100;
 
 // QUIC's codes (RFC 9000, section 20.1).
 const INTERNAL: u64 = 0x01;
@@ -97,10 +98,10 @@ const FLOODS: [Flood; 11] = [
         one.repeat(MAX_FRAMES / (one.len() + 1))
     }),
     ("ACK with a long delay", |_, heard| ack(heard.came.1, (1 << 62) - 1, 0, &[])),
-    ("MAX_DATA", |place, _| each(|one| numbers(&[0x10, FAR + place * MANY + one]))),
-    ("MAX_STREAM_DATA", |place, _| each(|one| numbers(&[0x11, CONTROL, FAR + place * MANY + one]))),
-    ("DATA_BLOCKED", |place, _| each(|one| numbers(&[0x14, place * MANY + one]))),
-    ("PATH_CHALLENGE", |place, _| each(|one| path_challenge(place * MANY + one))),
+    ("MAX_DATA", |place, _| each(|one| numbers(&[0x10, FAR + place * FRAMES + one]))),
+    ("MAX_STREAM_DATA", |place, _| each(|one| numbers(&[0x11, CONTROL, FAR + place * FRAMES + one]))),
+    ("DATA_BLOCKED", |place, _| each(|one| numbers(&[0x14, place * FRAMES + one]))),
+    ("PATH_CHALLENGE", |place, _| each(|one| path_challenge(place * FRAMES + one))),
     ("NEW_CONNECTION_ID", |place, _| new_connection_id(place + 1, place + 1)),
     (
         "RETIRE_CONNECTION_ID",
@@ -113,7 +114,7 @@ const FLOODS: [Flood; 11] = [
 ];
 
 fn each(frame: impl Fn(u64) -> Vec<u8>) -> Vec<u8> {
-    (0..MANY).flat_map(frame).collect()
+    (0..FRAMES).flat_map(frame).collect()
 }
 
 /// A good pair with an open dial.
@@ -125,9 +126,9 @@ struct Good {
 
 impl Good {
     async fn new() -> Self {
-        // The bad one gets no dials.
-        let options =
-            Options::unix().server(["--proxy-strategies=destHost"]).agent(["--agent-identifiers=ipv4=127.0.0.1"]);
+        // The bad one gets no dials, and is served by the same thread.
+        let options = Options::unix().server(["--proxy-strategies=destHost", "--worker-threads=1"]);
+        let options = options.agent(["--agent-identifiers=ipv4=127.0.0.1"]);
         let pair = Pair::start(options).await.unwrap();
         let listener = TcpListener::bind((HERE, 0)).await.unwrap();
         let open = Open::dial(&pair.client().unwrap(), &listener).await.unwrap();
@@ -180,7 +181,7 @@ async fn a_stream_with_too_many_gaps_ends_its_connection() {
     let mut good = Good::new().await;
     let mut bad = good.bad().await;
     let sent =
-        bad.flood(PACKETS, WINDOW, |place, _| each(|one| stream(CONTROL, BEYOND + 2 * (place * MANY + one), b"x")));
+        bad.flood(PACKETS, WINDOW, |place, _| each(|one| stream(CONTROL, BEYOND + 2 * (place * FRAMES + one), b"x")));
     println!("closed after {} packets", sent.await.unwrap());
     let close = bad.closed().await.unwrap();
     assert_eq!((close.code, close.reason.as_str()), (INTERNAL, "too many gaps in stream buffer"));
@@ -225,11 +226,56 @@ impl Dice {
 #[tokio::test]
 async fn a_handshake_that_is_left_is_told() {
     let good = Good::new().await;
-    let bad = Bare::knock(good.pair.server.agents, &good.pair.certificates).await.unwrap();
+    let bad = Bare::knock(good.pair.server.agents, &good.pair.certificates, MANY).await.unwrap();
     let words =
         ["an agent could not connect", "has not ended within 20 s after its first packet", "remote_addr=127.0.0.1:"];
     println!("{}", good.pair.server.program.logged(&words, 2 * LIMIT).await.unwrap());
     drop(bad);
+}
+
+/// A server that waited for it would see neither the end of its token nor a drain.
+#[tokio::test]
+async fn an_agent_that_takes_no_control_message_is_given_up() {
+    let mut good = Good::new().await;
+    let room = 1;
+    let mut bad = Bare::agent_with_room(good.pair.server.agents, &good.pair.certificates, room).await.unwrap();
+    bad.say(raw::hello("bad", "host=nobody")).await.unwrap();
+    let close = bad.closed().await.unwrap();
+    let reason = "control stream: the peer takes no control message for 10 s";
+    assert_eq!((close.code, close.reason.as_str()), (u32::from(ConnectionCode::Protocol).into(), reason));
+    let words = ["an agent was not accepted", reason, "remote_addr=127.0.0.1:"];
+    good.pair.server.program.logged(&words, LIMIT).await.unwrap();
+    good.serves().await;
+}
+
+#[tokio::test]
+async fn control_messages_without_end_leave_the_others_alone() {
+    /// A stream has room for so many of these packets, with 900 bytes each.
+    const ROOM: u64 = 5_000;
+    /// What was taken in is looked at for some time yet.
+    const AFTER: Duration = Duration::from_secs(3);
+    // A Nudge, and a Drain without a reason.
+    for (name, message) in [("nudges", &[0][..]), ("drains", &[2, 0x1a, 0])] {
+        let mut good = Good::new().await;
+        let mut bad = good.bad().await;
+        let messages = message.repeat(900 / message.len());
+        let begin = bad.said;
+        let mut longest = Duration::ZERO;
+        let meter = Meter::start(&good.pair.server.program);
+        let length = messages.len() as u64;
+        let flood = bad.flood(ROOM, ROOM, |place, _| stream(CONTROL, begin + place * length, &messages));
+        tokio::select! {
+            sent = flood => sent.unwrap(),
+            () = echoes(&mut good.open, &mut longest) => panic!("it echoes for ever"),
+        };
+        // It echoes for ever.
+        let _ = timeout(AFTER, echoes(&mut good.open, &mut longest)).await;
+        meter.has_not_grown(name);
+        println!("{name}: longest echo beside them {longest:?}");
+        assert!(bad.heard.close.is_none() && longest < MAX_ECHO, "{name}: {longest:?}, {:?}", bad.heard.close);
+        assert!(good.pair.server.program.log().matches("agent drains").count() <= 1);
+        good.serves().await;
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, task::coop::consume_budget, time::timeout};
 
 use crate::{
     connection::{Connection, ConnectionLost},
@@ -46,6 +46,20 @@ pub enum HelloError {
     /// The peer sent something else.
     #[error("the peer broke the protocol: {0}")]
     Protocol(String),
+}
+
+/// How long a peer may take no byte of a control message. Its window has room for dozens of them.
+const SAY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a control message could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SayError {
+    /// The connection is gone, or the message is too large.
+    #[error(transparent)]
+    Send(#[from] SendMessageError),
+    /// The peer has no window for it: who waited for that would no longer look at anything else of the connection.
+    #[error("the peer takes no control message for {} s", SAY_LIMIT.as_secs())]
+    Unread,
 }
 
 /// The sending side of the control stream.
@@ -88,10 +102,12 @@ impl ControlSender {
     /// Sends one message.
     ///
     /// # Errors
-    /// [`SendMessageError`] when the connection is gone or the message is too large.
-    pub async fn send(&mut self, body: ControlBody) -> Result<(), SendMessageError> {
-        let bytes = codec::encode(&Control { body: Some(body) }, MAX_CONTROL_BYTES)?;
-        Ok(self.stream.lock().await.write_chunk(bytes).await.map_err(send_error)?)
+    /// [`SayError`]; the connection is of no more use then.
+    pub async fn send(&mut self, body: ControlBody) -> Result<(), SayError> {
+        let bytes = codec::encode(&Control { body: Some(body) }, MAX_CONTROL_BYTES).map_err(SendMessageError::from)?;
+        let mut stream = self.stream.lock().await;
+        let written = timeout(SAY_LIMIT, stream.write_chunk(bytes)).await.map_err(|_| SayError::Unread)?;
+        Ok(written.map_err(|error| SendMessageError::from(send_error(error)))?)
     }
 }
 
@@ -115,6 +131,8 @@ impl ControlReceiver {
     /// Safe.
     pub async fn next(&mut self) -> Result<ControlBody, MessageError> {
         loop {
+            // Messages without end must not keep the thread from its other connections.
+            consume_budget().await;
             let control: Control = self.stream.read_message(MAX_CONTROL_BYTES).await?;
             if let Some(body) = control.body {
                 return Ok(body);

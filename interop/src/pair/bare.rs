@@ -38,6 +38,9 @@ const CRYPTO: usize = MAX_FRAMES - 32;
 /// Packets of a flood between two looks at what has come.
 const BURST: u64 = 32;
 
+/// More than any test sends.
+pub const MANY: u64 = 1 << 40;
+
 /// The stream on which the agent says hello.
 pub const CONTROL: u64 = 0;
 
@@ -75,6 +78,8 @@ struct Space {
 pub struct Bare {
     /// What the peer has said.
     pub heard: Heard,
+    /// Bytes that we have said on the control stream.
+    pub said: u64,
     socket: UdpSocket,
     tls: Connection,
     spaces: [Space; 3],
@@ -94,21 +99,29 @@ impl Bare {
     /// # Errors
     /// When there is no handshake.
     pub async fn agent(server: SocketAddr, certificates: &Folder) -> anyhow::Result<Self> {
-        let mut peer = Self::knock(server, certificates).await?;
+        Self::agent_with_room(server, certificates, MANY).await
+    }
+
+    /// The same, with so much room for what comes on the control stream.
+    ///
+    /// # Errors
+    /// When there is no handshake.
+    pub async fn agent_with_room(server: SocketAddr, certificates: &Folder, room: u64) -> anyhow::Result<Self> {
+        let mut peer = Self::knock(server, certificates, room).await?;
         peer.shake_hands().await?;
         Ok(peer)
     }
 
-    /// Begins to connect to a server as an agent, and does no more.
+    /// Begins to connect to a server as such an agent, and does no more.
     ///
     /// # Errors
     /// When the certificates cannot be used.
-    pub async fn knock(server: SocketAddr, certificates: &Folder) -> anyhow::Result<Self> {
+    pub async fn knock(server: SocketAddr, certificates: &Folder, room: u64) -> anyhow::Result<Self> {
         let identity = Identity::load(&certificates.file("agent.crt"), &certificates.file("agent.key"))?;
         let tls = client_config(load_roots(&certificates.file("ca.crt"))?, Some(&identity), TUNNEL_ALPN)?;
         let ids = Ids { to: any_id()?.to_vec(), from: any_id()?.to_vec() };
         let name = ServerName::from(server.ip());
-        let tls = ClientConnection::new(Arc::new(tls), Version::V1, name, parameters(&ids.from, None))?;
+        let tls = ClientConnection::new(Arc::new(tls), Version::V1, name, parameters(&ids.from, None, room))?;
         let socket = UdpSocket::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await?;
         socket.connect(server).await?;
         let mut peer = Self::new(socket, Connection::Client(tls), ids.clone(), &ids.to, Side::Client);
@@ -138,7 +151,7 @@ impl Bare {
             }
         };
         let ids = Ids { to: first.from, from: any_id()?.to_vec() };
-        let parameters = parameters(&ids.from, Some(&first.to));
+        let parameters = parameters(&ids.from, Some(&first.to), MANY);
         let tls = ServerConnection::new(Arc::new(tls), Version::V1, parameters)?;
         let mut peer = Self::new(socket, Connection::Server(tls), ids, &first.to, Side::Server);
         peer.read(&mut datagram[..length])?;
@@ -154,6 +167,7 @@ impl Bare {
         spaces[0].keys = Some(Keys::initial(Version::V1, suite, quic, first_id, side));
         Self {
             heard: Heard::default(),
+            said: 0,
             socket,
             tls,
             spaces,
@@ -251,6 +265,7 @@ impl Bare {
     /// When it does not fit.
     pub async fn say(&mut self, body: ControlBody) -> anyhow::Result<()> {
         let bytes = encode(&Control { body: Some(body) }, MAX_CONTROL_BYTES)?;
+        self.said = bytes.len() as u64;
         self.send(&frame::stream(CONTROL, 0, &bytes)).await.map(drop)
     }
 
@@ -415,9 +430,9 @@ fn any_id() -> anyhow::Result<[u8; ID_LENGTH]> {
     Ok(id)
 }
 
-/// Transport parameters (RFC 9000, section 18): generous ones. A server names the id to which the client sent first.
-fn parameters(own_id: &[u8], first_id: Option<&[u8]>) -> Vec<u8> {
-    const MANY: u64 = 1 << 40;
+/// Transport parameters (RFC 9000, section 18): generous ones, but that there is `room` for the peer's bytes of a stream that we
+/// have opened. A server names the id to which the client sent first.
+fn parameters(own_id: &[u8], first_id: Option<&[u8]>, room: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut add = |id: u64, value: &[u8]| {
         bytes.extend(frame::numbers(&[id, value.len() as u64]));
@@ -429,7 +444,7 @@ fn parameters(own_id: &[u8], first_id: Option<&[u8]>) -> Vec<u8> {
         (1, 30_000),
         (3, DATAGRAM as u64),
         (4, MANY),
-        (5, MANY),
+        (5, room),
         (6, MANY),
         (7, MANY),
         (8, 1000),

@@ -145,7 +145,7 @@ impl Acceptor {
         };
         match control.sender.send(ControlBody::Welcome(welcome)).await {
             Ok(()) => Ok(Greeted { control, agent_id, identifiers, admitted, wants_servers }),
-            Err(error) => Err(HelloError::Protocol(error.to_string())),
+            Err(error) => refused(ConnectionCode::Protocol, format!("control stream: {error}")),
         }
     }
 
@@ -243,8 +243,9 @@ async fn close_when_idle(connection: &Connection) {
 fn handle(backend: &Backend, connection: &Connection, body: ControlBody, renew: &watch::Sender<Option<Token>>) {
     match body {
         ControlBody::Drain(drain) => {
-            tracing::info!(reason = drain.reason, "agent drains");
-            backend.drain();
+            if backend.drain() {
+                tracing::info!(reason = drain.reason, "agent drains");
+            }
         }
         ControlBody::Token(message) => match Token::new(&message.token) {
             Ok(token) => drop(renew.send_replace(Some(token))),
