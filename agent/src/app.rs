@@ -19,8 +19,8 @@ use konnectivity_process::{
 };
 use konnectivity_transport::{
     budget::MemoryBudget,
-    control::HELLO_LIMIT,
-    endpoint::HANDSHAKE_LIMIT,
+    control::MAX_WELCOME_LIMIT,
+    endpoint::{HANDSHAKE_LIMIT, HANDSHAKE_REST_LIMIT},
     mux::{MuxSettings, Role},
     tls::{ClientTls, TUNNEL_ALPN},
     wire::code::ConnectionCode,
@@ -50,7 +50,10 @@ use crate::{
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long one attempt may take, whichever way it goes.
-const ATTEMPT_LIMIT: Duration = GRPC_HEAD_START.saturating_add(HANDSHAKE_LIMIT).saturating_add(HELLO_LIMIT);
+const ATTEMPT_LIMIT: Duration = GRPC_HEAD_START
+    .saturating_add(HANDSHAKE_LIMIT)
+    .saturating_add(HANDSHAKE_REST_LIMIT)
+    .saturating_add(MAX_WELCOME_LIMIT);
 
 /// HTTP/2 in a TLS handshake (RFC 9113, section 3.2).
 const HTTP2_ALPN: &[u8] = b"h2";

@@ -16,6 +16,7 @@
 //! - [`grpc`]: clients of the gRPC frontend, down to single frames.
 //! - [`open`]: an established dial with both its ends.
 //! - [`over_link`]: a server and an agent with a bad link between them.
+//! - [`bare`]: QUIC peers that send what no library would.
 //! - [`balancer`]: one UDP address for several servers.
 //! - [`http`]: the health and admin ports.
 //! - [`mount`]: certificates in a folder as a kubelet mounts secrets, for rotation.
@@ -25,6 +26,7 @@
 
 mod agent;
 pub mod balancer;
+pub mod bare;
 pub mod client;
 pub mod grpc;
 pub mod http;

@@ -15,8 +15,8 @@ use konnectivity_interop::peer::process::cpu_of;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-/// How long a link gets for a connection, a dial, an echo and a small transfer. Half of them would do with a third of it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a link gets for a connection, a dial, an echo and a small transfer. Half of them would do with a quarter of it.
+const PATIENCE: Duration = Duration::from_secs(40);
 /// On a good link, and on a machine that may be busy.
 const LIMIT: Duration = Duration::from_secs(30);
 /// A page of text.
@@ -48,6 +48,11 @@ fn is_slow() -> Conditions {
     Conditions { rate: Some(9_600), delay: 100 * MS, queue: Queue::Bytes(12_000), ..good() }
 }
 
+/// Packets of 1,200 bytes over UDP and IPv4, and no longer ones.
+fn is_narrow() -> Conditions {
+    Conditions { mtu: 1228, ..good() }
+}
+
 fn duplicates() -> Conditions {
     Conditions { duplicates: 0.3, ..good() }
 }
@@ -67,20 +72,24 @@ struct Bad {
     conditions: Conditions,
     /// It is bad from the start; or else once the agent is connected.
     from_the_start: bool,
+    /// So many certificates more in each chain.
+    chain: usize,
     /// A dial must be through with everything within [`PATIENCE`].
     in_time: bool,
 }
 
-fn all_links() -> [Bad; 9] {
-    let bad = |name, conditions, from_the_start, in_time| Bad { name, conditions, from_the_start, in_time };
+fn all_links() -> [Bad; 11] {
+    let bad = |name, conditions, from_the_start, in_time| Bad { name, conditions, from_the_start, in_time, chain: 0 };
     [
         bad("50 % lost", loses_half(), true, false),
         bad("50 % lost, later", loses_half(), false, false),
         bad("2 s of round trip", takes(Duration::from_secs(2)), true, true),
         bad("4 s of round trip", takes(Duration::from_secs(4)), true, true),
-        // What connecting takes is repeated sooner than it can get through, and given up after ten seconds.
-        bad("9.6 kbit/s", is_slow(), true, false),
+        // What connecting takes is repeated sooner than it can get through, and fills the queue.
+        bad("9.6 kbit/s", is_slow(), true, true),
+        Bad { chain: 5, ..bad("9.6 kbit/s, long chains", is_slow(), true, true) },
         bad("9.6 kbit/s, later", is_slow(), false, true),
+        bad("1,200 bytes", is_narrow(), true, true),
         bad("30 % twice", duplicates(), true, true),
         bad("1 % corrupted", corrupts(), true, true),
         bad("all of it", does_it_all(), true, true),
@@ -115,9 +124,9 @@ async fn bad_links_are_used_with_the_model() {
 }
 
 async fn bad_link(name: String, bad: Bad, options: Options) {
-    let Bad { conditions, from_the_start, in_time, .. } = bad;
+    let Bad { conditions, from_the_start, in_time, chain, .. } = bad;
     let Some(link) = link(if from_the_start { conditions } else { good() }) else { return };
-    let pair = OverLink::start(link, &options).unwrap();
+    let pair = OverLink::start(link, &options.longer_chains(chain)).unwrap();
     if !from_the_start {
         pair.has_agent(LIMIT).await;
         pair.set(conditions).unwrap();

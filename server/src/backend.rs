@@ -61,9 +61,9 @@ impl Backend {
         self.number
     }
 
-    /// No new dials, unless no other backend can take them (compat 4.3).
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// No new dials, unless no other backend can take them (compat 4.3). Whether that is news.
+    pub fn drain(&self) -> bool {
+        !self.draining.swap(true, Ordering::Relaxed)
     }
 }
 

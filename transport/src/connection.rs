@@ -106,6 +106,9 @@ impl From<quinn::ConnectionError> for ConnectionLost {
                 Self::OwnCertificate { reason: String::from_utf8_lossy(&close.reason).into_owned() }
             }
             quinn::ConnectionError::ConnectionClosed(close) => Self::Transport(format!("refused by the peer: {close}")),
+            quinn::ConnectionError::TransportError(error) => {
+                Self::Transport(format!("closed by this end with {:?}: {error}", error.code))
+            }
             other => Self::Transport(other.to_string()),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, task::coop::consume_budget, time::timeout};
 
 use crate::{
     connection::{Connection, ConnectionLost},
@@ -24,21 +24,42 @@ use crate::{
 /// How long a peer may take for its Hello or Welcome after the QUIC handshake.
 pub const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
+/// Round trips that an agent waits for Welcome besides. Where each takes seconds, its own last packets of the handshake are
+/// still under way when it believes that to be done, and the server's Hello limit has not begun.
+const WELCOME_ROUND_TRIPS: u32 = 4;
+
+/// The longest that an agent waits for Welcome.
+pub const MAX_WELCOME_LIMIT: Duration = Duration::from_secs(30);
+
 /// Why a connection was not established after its QUIC handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum HelloError {
     /// The connection was lost or closed by the peer, whose reason says why.
     #[error(transparent)]
     Lost(#[from] ConnectionLost),
-    /// No answer within [`HELLO_LIMIT`].
-    #[error("the peer sent no hello within {} s", HELLO_LIMIT.as_secs())]
-    Timeout,
+    /// No answer within [`HELLO_LIMIT`], or for an agent [`MAX_WELCOME_LIMIT`] at most.
+    #[error("the peer sent no hello within {} s", .0.as_secs())]
+    Timeout(Duration),
     /// This end does not want the peer, and has said why.
     #[error("{0}")]
     Refused(String),
     /// The peer sent something else.
     #[error("the peer broke the protocol: {0}")]
     Protocol(String),
+}
+
+/// How long a peer may take no byte of a control message. Its window has room for dozens of them.
+const SAY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a control message could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SayError {
+    /// The connection is gone, or the message is too large.
+    #[error(transparent)]
+    Send(#[from] SendMessageError),
+    /// The peer has no window for it: who waited for that would no longer look at anything else of the connection.
+    #[error("the peer takes no control message for {} s", SAY_LIMIT.as_secs())]
+    Unread,
 }
 
 /// The sending side of the control stream.
@@ -81,10 +102,12 @@ impl ControlSender {
     /// Sends one message.
     ///
     /// # Errors
-    /// [`SendMessageError`] when the connection is gone or the message is too large.
-    pub async fn send(&mut self, body: ControlBody) -> Result<(), SendMessageError> {
-        let bytes = codec::encode(&Control { body: Some(body) }, MAX_CONTROL_BYTES)?;
-        Ok(self.stream.lock().await.write_chunk(bytes).await.map_err(send_error)?)
+    /// [`SayError`]; the connection is of no more use then.
+    pub async fn send(&mut self, body: ControlBody) -> Result<(), SayError> {
+        let bytes = codec::encode(&Control { body: Some(body) }, MAX_CONTROL_BYTES).map_err(SendMessageError::from)?;
+        let mut stream = self.stream.lock().await;
+        let written = timeout(SAY_LIMIT, stream.write_chunk(bytes)).await.map_err(|_| SayError::Unread)?;
+        Ok(written.map_err(|error| SendMessageError::from(send_error(error)))?)
     }
 }
 
@@ -108,6 +131,8 @@ impl ControlReceiver {
     /// Safe.
     pub async fn next(&mut self) -> Result<ControlBody, MessageError> {
         loop {
+            // Messages without end must not keep the thread from its other connections.
+            consume_budget().await;
             let control: Control = self.stream.read_message(MAX_CONTROL_BYTES).await?;
             if let Some(body) = control.body {
                 return Ok(body);
@@ -138,7 +163,8 @@ pub async fn say_hello(connection: &Connection, hello: Hello) -> Result<(Control
             _ => Err(HelloError::Protocol("the first message of the server is not a Welcome".into())),
         }
     };
-    within_limit(connection, exchange).await
+    let limit = HELLO_LIMIT + WELCOME_ROUND_TRIPS * connection.stats().rtt;
+    within(limit.min(MAX_WELCOME_LIMIT), connection, exchange).await
 }
 
 /// The server's side: waits for Hello. The caller answers with a Welcome, or closes the connection.
@@ -153,16 +179,17 @@ pub async fn await_hello(connection: &Connection) -> Result<(ControlStream, Hell
             _ => Err(HelloError::Protocol("the first message of the agent is not a Hello".into())),
         }
     };
-    within_limit(connection, exchange).await
+    within(HELLO_LIMIT, connection, exchange).await
 }
 
-async fn within_limit<T>(
+async fn within<T>(
+    limit: Duration,
     connection: &Connection,
     exchange: impl Future<Output = Result<T, HelloError>>,
 ) -> Result<T, HelloError> {
-    let result = timeout(HELLO_LIMIT, exchange).await.unwrap_or(Err(HelloError::Timeout));
+    let result = timeout(limit, exchange).await.unwrap_or(Err(HelloError::Timeout(limit)));
     match &result {
-        Err(error @ HelloError::Timeout) => connection.close(ConnectionCode::HelloTimeout, &error.to_string()),
+        Err(error @ HelloError::Timeout(_)) => connection.close(ConnectionCode::HelloTimeout, &error.to_string()),
         Err(error @ HelloError::Protocol(_)) => connection.close(ConnectionCode::Protocol, &error.to_string()),
         Err(HelloError::Lost(_) | HelloError::Refused(_)) | Ok(_) => {}
     }

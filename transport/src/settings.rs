@@ -14,9 +14,9 @@ pub struct QuicSettings {
     /// (RFC 9000, section 10.1).
     pub idle_timeout: Duration,
     /// Bytes of one dial that may wait unread at its receiver. Default 5 MiB: four bandwidth-delay products of
-    /// 100 Mbit/s at 100 ms, which a dial needs at losses of 5 %. And 5 MiB of full packets, 3,700 of them, cannot have the
-    /// 1,024 gaps in one stream at which the library gives the connection up: most gaps, a quarter of the packets, are there
-    /// when one half is lost.
+    /// 100 Mbit/s at 100 ms, which a dial needs at losses of 5 %. And 5 MiB of packets for Ethernet, 3,700 of them, cannot have
+    /// the 1,024 gaps in one stream at which the library gives the connection up: most gaps, a quarter of the packets, are there
+    /// when one half is lost. Of shorter packets a sender has fewer bytes under way (`connection/shared.rs`).
     pub stream_receive_window: u64,
     /// Bytes of one connection that may wait unread while no dial is stalled. Default 5 MiB, one
     /// dial's; it grows with what the path needs, and each stalled dial

@@ -248,7 +248,9 @@ async fn attend(
             }
             message = control.receiver.next() => match message {
                 Ok(ControlBody::Drain(drain)) => {
-                    tracing::info!(reason = drain.reason, "the server drains");
+                    if !says.drains.is_cancelled() {
+                        tracing::info!(reason = drain.reason, "the server drains");
+                    }
                     says.drains.cancel();
                     continue;
                 }

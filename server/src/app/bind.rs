@@ -66,12 +66,15 @@ pub(super) fn grpc_agents(agents: &Agents, tls: &Current<AgentTls>) -> Result<Ve
         return Ok(Vec::new());
     }
     let settings = tls.map(|tls| tls.grpc.clone().expect("it is there if agents are served over gRPC"));
-    let listen = |socket: std::net::TcpListener| {
-        // Connections inherit it.
-        SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        Listener::tls(socket, settings.clone())
-    };
+    let listen = |socket: std::net::TcpListener| Listener::tls(gives_up(socket)?, settings.clone());
     Ok(agents.listen.bind_tcp()?.into_iter().map(listen).collect::<io::Result<_>>()?)
+}
+
+/// The same listener, whose connections end when their peer has acknowledged nothing for [`USER_TIMEOUT`].
+fn gives_up(socket: std::net::TcpListener) -> io::Result<std::net::TcpListener> {
+    // Connections inherit it.
+    SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(socket)
 }
 
 /// The UDP sockets for agents, if there are to be any.
@@ -167,6 +170,15 @@ pub(super) fn frontend(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_of_agents_over_tcp_give_up_a_silent_peer() {
+        let listener = gives_up(std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).expect("an option");
+        let agent = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (stream, _) = listener.accept().expect("it is there");
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().expect("an option"), Some(USER_TIMEOUT));
+        drop(agent);
+    }
 
     #[test]
     fn a_secret_that_could_be_guessed_is_refused() {

@@ -149,7 +149,7 @@ impl Acceptor {
         };
         match control.sender.send(ControlBody::Welcome(welcome)).await {
             Ok(()) => Ok(Greeted { control, agent_id, identifiers, admitted, wants_servers }),
-            Err(error) => Err(HelloError::Protocol(error.to_string())),
+            Err(error) => refused(ConnectionCode::Protocol, format!("control stream: {error}")),
         }
     }
 
@@ -249,8 +249,9 @@ type Renew = watch::Sender<Option<Result<Token, Refusal>>>;
 fn handle(backend: &Backend, connection: &Connection, body: ControlBody, renew: &Renew) {
     match body {
         ControlBody::Drain(drain) => {
-            tracing::info!(reason = drain.reason, "agent drains");
-            backend.drain();
+            if backend.drain() {
+                tracing::info!(reason = drain.reason, "agent drains");
+            }
         }
         ControlBody::Token(message) => drop(renew.send_replace(Some(Token::new(&message.token)))),
         ControlBody::Hello(_) => {

@@ -31,6 +31,26 @@ pub(crate) fn first_stream_limit(settings: &QuicSettings) -> u32 {
     FIRST_STREAM_LIMIT.min(settings.max_dials)
 }
 
+/// Packets of one stream that may be under way whatever part of them is lost: the library gives a connection up that has more
+/// than 1,024 gaps in a stream, and when one half is lost a quarter of the packets are followed by a gap (950 here, give or take
+/// 15). `interop/tests/bad_frames.rs` tries it.
+const PACKETS_WITH_FEW_GAPS: usize = 3_800;
+
+/// Bytes of a packet that are no payload, nearly.
+const PACKET_OVERHEAD: usize = 40;
+
+/// Packets as short as this or shorter make more gaps in the default stream window than there may be.
+const SHORT_PACKET: usize = 5 * 1024 * 1024 / PACKETS_WITH_FEW_GAPS + PACKET_OVERHEAD;
+
+/// Most bytes to be under way where the path takes packets of `mtu` bytes: a path that loses much, and has come to be taken for
+/// one of short packets, must not lose the connection besides.
+fn most_in_packets_of(mtu: u16) -> usize {
+    match usize::from(mtu) {
+        mtu if mtu <= SHORT_PACKET => PACKETS_WITH_FEW_GAPS * mtu.saturating_sub(PACKET_OVERHEAD),
+        _ => usize::MAX,
+    }
+}
+
 /// The congestion window is looked at this often while credit is asked for.
 const CREDIT_SAMPLE: Duration = Duration::from_millis(20);
 
@@ -133,8 +153,9 @@ impl Shared {
         let last = self.credit_sampled_at.load(Ordering::Relaxed);
         if now.saturating_sub(last) >= CREDIT_SAMPLE.as_micros() as u64 {
             self.credit_sampled_at.store(now, Ordering::Relaxed);
-            let limit = credit::limit_for(self.quinn.stats().path.cwnd);
-            self.credit.set_limit(limit.min(self.most_unacknowledged));
+            let path = self.quinn.stats().path;
+            let most = self.most_unacknowledged.min(most_in_packets_of(path.current_mtu));
+            self.credit.set_limit(credit::limit_for(path.cwnd).min(most));
         }
     }
 
@@ -210,5 +231,19 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.connection.books.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.stream);
         self.connection.open_dials.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_packets_bound_what_is_under_way() {
+        assert_eq!(most_in_packets_of(1200), 4_408_000);
+        assert_eq!(most_in_packets_of(1300), 4_788_000);
+        // A whole default window of these has few gaps.
+        assert_eq!(most_in_packets_of(1452), usize::MAX);
+        assert_eq!(most_in_packets_of(6500), usize::MAX);
     }
 }

@@ -235,3 +235,15 @@ async fn call(
     let answer = answer(head.status, &head.headers, remote)?;
     Ok((Carrier { connection, requests, send, receive, window }, answer))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_gives_up_a_silent_server() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stream = tcp(listener.local_addr().expect("an address")).await.expect("a connection");
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().expect("an option"), Some(PING_LIMIT));
+    }
+}

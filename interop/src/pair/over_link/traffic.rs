@@ -30,6 +30,8 @@ pub struct Traffic {
 /// One end of a dial is over.
 #[derive(Debug)]
 struct Ended {
+    /// Which of the dials.
+    dial: usize,
     kind: Kind,
     end: End,
     /// Sent or received, whichever this end does.
@@ -68,7 +70,8 @@ impl Traffic {
         let Open { client, target } = open;
         let kind = flow.kind;
         let (flow, stop) = (flow.clone(), self.stop.clone());
-        let ended = move |end, (bytes, result)| Ended { kind, end, bytes, result, at: Instant::now() };
+        let dial = self.flows.len();
+        let ended = move |end, (bytes, result)| Ended { dial, kind, end, bytes, result, at: Instant::now() };
         let other = stop.clone();
         match kind {
             Kind::ToClient => {
@@ -155,7 +158,8 @@ impl Traffic {
         let ended = self.all_ended(limit, true).await;
         for one in &ended {
             assert!(one.result.is_ok(), "{one:?}");
-            let other = ended.iter().find(|other| (other.kind, other.end) == (one.kind, one.end.other()));
+            let other =
+                ended.iter().find(|other| (other.dial, other.kind, other.end) == (one.dial, one.kind, one.end.other()));
             assert_eq!(Some(one.bytes), other.map(|other| other.bytes), "sent and received: {ended:?}");
         }
     }

@@ -81,7 +81,8 @@ fn when_the_rival_has_gone_the_queue_is_short_again() {
 fn five_of_ours_each_get_something() {
     for seed in SEEDS {
         let flows = (0..5).map(|flow| ours().from(secs(flow))).collect();
-        let mut world = World::new(Path { jitter: Duration::from_micros(300), ..Path::new(100.0, 50, 2.0) }, seed, flows);
+        let mut world =
+            World::new(Path { jitter: Duration::from_micros(300), ..Path::new(100.0, 50, 2.0) }, seed, flows);
         world.run(secs(15));
         let measured = world.run(secs(75));
         println!("{:.1?} Mbit/s, loss {:.3?}, queue {:.1} ms", measured.goodput, measured.loss, measured.queue(0.5));
