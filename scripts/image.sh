@@ -70,9 +70,10 @@ build() { # ARCHITECTURE: the programs, into $work/ARCHITECTURE
     if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
         rustup target add "$target" || fail "no standard library for $target"
     fi
-    # Relocations are packed, which makes 0.7 MB less; glibc knows it since 2.36.
+    # Relocations are packed, which makes 0.7 MB less; glibc knows it since 2.36. arm64 has none: Rust makes static programs
+    # position-independent on x86-64 only.
     flags="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
-    # On x86-64, Rust's own linker is the default. GNU's cannot pack those of other architectures.
+    # Rust's own linker for both; on x86-64 it is the default.
     lld=$(rustc --print sysroot)/lib/rustlib/$(rustc --version --verbose | sed -n 's/^host: //p')/bin/gcc-ld
     [ "$1" = amd64 ] || [ ! -d "$lld" ] || flags+=" -C link-arg=-B$lld -C link-arg=-fuse-ld=lld"
     say "building for $1"

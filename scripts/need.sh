@@ -15,7 +15,7 @@ package() { # the Debian package that has a program
         nft) echo nftables ;;
         readelf) echo binutils ;;
         sha256sum | mktemp) echo coreutils ;;
-        chrt) echo util-linux ;;
+        chrt | unshare) echo util-linux ;;
         ssh) echo openssh-client ;;
         sshd) echo openssh-server ;;
         sysctl) echo procps ;;
