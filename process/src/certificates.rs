@@ -119,14 +119,10 @@ impl Parts {
     }
 }
 
-impl<T: Send + Sync, M: Make<T>> Source for End<T, M> {
-    fn files(&self) -> Vec<PathBuf> {
-        let files = [self.parts.identity.as_ref().map(Part::files), self.parts.authorities.as_ref().map(Part::files)];
-        files.into_iter().flatten().flatten().cloned().collect()
-    }
-
-    fn look(&mut self, now: Instant, asked: bool) -> bool {
-        let (parts, time) = (&mut self.parts, SystemTime::now());
+impl<T: Send + Sync, M: Make<T>> End<T, M> {
+    /// `time` is what certificates know, `now` what has passed between looks.
+    fn look_at(&mut self, now: Instant, time: SystemTime, asked: bool) -> bool {
+        let parts = &mut self.parts;
         let looked = [
             parts.identity.as_mut().map(|part| part.look(now, time, asked)),
             parts.authorities.as_mut().map(|part| part.look(now, time, asked)),
@@ -138,6 +134,17 @@ impl<T: Send + Sync, M: Make<T>> Source for End<T, M> {
             }
         }
         !looked.contains(&Some(Looked::Unsettled))
+    }
+}
+
+impl<T: Send + Sync, M: Make<T>> Source for End<T, M> {
+    fn files(&self) -> Vec<PathBuf> {
+        let files = [self.parts.identity.as_ref().map(Part::files), self.parts.authorities.as_ref().map(Part::files)];
+        files.into_iter().flatten().flatten().cloned().collect()
+    }
+
+    fn look(&mut self, now: Instant, asked: bool) -> bool {
+        self.look_at(now, SystemTime::now(), asked)
     }
 }
 

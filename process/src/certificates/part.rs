@@ -113,11 +113,14 @@ impl<T> Part<T> {
     fn read_new(&self, time: SystemTime) -> Result<Loaded<T>, ReadError> {
         read::check(&self.files)?;
         let loaded = (self.read)(&self.files)?;
-        match loaded.expires {
-            // No better than what is in use.
-            Some(at) if at <= time => Err(ReadError::Expired { path: self.files[0].clone(), at }),
-            _ => Ok(loaded),
+        // No better than what is in use.
+        if let Some(at) = loaded.expires.filter(|at| *at <= time) {
+            return Err(ReadError::Expired { path: self.files[0].clone(), at });
         }
+        if let Some(at) = loaded.begins.filter(|at| *at > time) {
+            return Err(ReadError::NotYet { path: self.files[0].clone(), at });
+        }
+        Ok(loaded)
     }
 
     fn take(&mut self, loaded: Loaded<T>, found: Fingerprint) -> Looked {

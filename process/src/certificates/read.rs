@@ -18,6 +18,8 @@ pub(super) struct Loaded<T> {
     pub(super) value: std::sync::Arc<T>,
     /// When it, or the first part of it, stops being good; `None`: it does not say.
     pub(super) expires: Option<SystemTime>,
+    /// When it begins to be good, if that is one moment.
+    pub(super) begins: Option<SystemTime>,
 }
 
 /// Why files cannot be used.
@@ -31,6 +33,8 @@ pub(super) enum ReadError {
     TooLarge { path: PathBuf },
     #[error("the certificate in {} has expired at {}; renew it", .path.display(), Utc::new(*.at).rfc3339())]
     Expired { path: PathBuf, at: SystemTime },
+    #[error("the certificate in {} is good from {} on only; it is used then, without a restart", .path.display(), Utc::new(*.at).rfc3339())]
+    NotYet { path: PathBuf, at: SystemTime },
 }
 
 /// Reads a certificate and its key.
@@ -39,16 +43,16 @@ pub(super) fn identity(files: &[PathBuf]) -> Result<Loaded<Identity>, ReadError>
     let identity = Identity::load(certificate, key)?;
     // Whether they fit is said when they are used.
     tls::server_config(&identity, None, &[])?;
-    let expires = tls::load_certificates(certificate)?.first().and_then(end_of);
-    Ok(Loaded { value: identity.into(), expires })
+    let (begins, expires) = tls::load_certificates(certificate)?.first().and_then(validity).unzip();
+    Ok(Loaded { value: identity.into(), expires, begins })
 }
 
 /// Reads authorities.
 pub(super) fn authorities(files: &[PathBuf]) -> Result<Loaded<RootCertStore>, ReadError> {
     let [path] = files else { unreachable!("a bundle is one file") };
     let value = tls::load_roots(path)?;
-    let ends: Vec<_> = tls::load_certificates(path)?.iter().filter_map(end_of).collect();
-    Ok(Loaded { value, expires: next_of(&ends, SystemTime::now()) })
+    let ends: Vec<_> = tls::load_certificates(path)?.iter().filter_map(validity).map(|(_, end)| end).collect();
+    Ok(Loaded { value, expires: next_of(&ends, SystemTime::now()), begins: None })
 }
 
 /// The next to expire. Those that have already are not missed, or are the only ones.
@@ -70,10 +74,11 @@ fn of_file(path: &Path, source: io::Error) -> ReadError {
     }
 }
 
-fn end_of(certificate: &CertificateDer<'static>) -> Option<SystemTime> {
+/// From when until when a certificate is good.
+fn validity(certificate: &CertificateDer<'static>) -> Option<(SystemTime, SystemTime)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    let time = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    Some((time(parsed.validity().not_before.timestamp())?, time(parsed.validity().not_after.timestamp())?))
 }
 
 #[cfg(test)]

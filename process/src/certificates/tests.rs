@@ -46,6 +46,7 @@ struct Case {
     registry: Registry,
     end: End<Made, MakeFn>,
     now: Instant,
+    time: SystemTime,
 }
 
 fn made(identity: Option<&Identity>, authorities: Option<Arc<RootCertStore>>) -> Result<Made, TlsError> {
@@ -70,7 +71,7 @@ impl Case {
         fs::write(folder.path().join("ca.crt"), authority("one").0).unwrap();
         let metrics = Arc::new(CertificateMetrics::new(&registry));
         let end = End::load(&metrics, files(folder.path()), made as MakeFn).unwrap();
-        Self { folder, registry, end, now: Instant::now() }
+        Self { folder, registry, end, now: Instant::now(), time: SystemTime::now() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -80,7 +81,7 @@ impl Case {
     /// The next look, a while later.
     fn look(&mut self, later: Duration) -> bool {
         self.now += later;
-        self.end.look(self.now, false)
+        self.end.look_at(self.now, self.time, false)
     }
 
     /// Looks until nothing is about to change.
@@ -197,6 +198,28 @@ fn what_cannot_be_used_changes_nothing_and_is_named() {
         assert_eq!(case.counted(setting), (0, 9, 0));
     }
     assert_eq!(refusals, 18);
+}
+
+/// Peers would refuse it now.
+#[test]
+fn a_certificate_is_used_when_its_time_has_come() {
+    let mut case = Case::new();
+    let before = case.value();
+    let soon = SystemTime::now() + Duration::from_secs(3_600);
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = soon.into();
+    params.not_after = date_time_ymd(2091, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &authority("signer").1).unwrap().pem();
+    write(case.folder.path(), &Pem { certificate, key: key.serialize_pem() });
+    case.settle();
+    assert!(Arc::ptr_eq(&case.value(), &before));
+    assert!(case.refused().contains("tls.crt is good from"), "{}", case.refused());
+    assert_eq!(case.counted("cluster-cert"), (0, 1, 1));
+    case.time = soon;
+    case.settle();
+    assert!(!Arc::ptr_eq(&case.value(), &before));
+    assert_eq!(case.counted("cluster-cert"), (1, 1, 0));
 }
 
 #[test]
