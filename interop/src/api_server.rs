@@ -87,8 +87,9 @@ impl ApiServer {
     /// # Errors
     /// When a certificate cannot be read, a file written, or no port is free.
     pub async fn start(certificates: &Folder, folder: &Path) -> anyhow::Result<Self> {
-        let mut api = Self::away(certificates, folder)?;
-        api.start_again().await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the API gets no port")?;
+        let mut api = Self::at(listener.local_addr()?, certificates, folder)?;
+        api.serve(listener);
         Ok(api)
     }
 
@@ -98,9 +99,12 @@ impl ApiServer {
     /// As [`Self::start`].
     pub fn away(certificates: &Folder, folder: &Path) -> anyhow::Result<Self> {
         let [port] = ports::free();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self::at((Ipv4Addr::LOCALHOST, port).into(), certificates, folder)
+    }
+
+    fn at(address: SocketAddr, certificates: &Folder, folder: &Path) -> anyhow::Result<Self> {
         let identity = Identity::load(&certificates.file("server.crt"), &certificates.file("server.key"))?;
-        let kubeconfig = folder.join(format!("kubeconfig-{port}"));
+        let kubeconfig = folder.join(format!("kubeconfig-{}", address.port()));
         fs::write(&kubeconfig, kubeconfig_of(address, &certificates.file("ca.crt")))
             .context("cannot write the kubeconfig")?;
         let tls = Arc::new(server_config(&identity, None, &[b"http/1.1"])?);
@@ -113,8 +117,12 @@ impl ApiServer {
     /// When its port is taken.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         let listener = TcpListener::bind(self.address).await.context("the API's port is taken")?;
-        self.tasks.spawn(accept(listener, TlsAcceptor::from(self.tls.clone()), self.store.clone()));
+        self.serve(listener);
         Ok(())
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        self.tasks.spawn(accept(listener, TlsAcceptor::from(self.tls.clone()), self.store.clone()));
     }
 
     /// Ends every connection, and answers no more.
