@@ -127,6 +127,11 @@ impl Kubernetes {
         result
     }
 
+    /// The file that says where the API is, for messages.
+    pub(crate) fn origin(&self) -> &str {
+        &self.0.origin
+    }
+
     /// What an error of the library means, when it does not come out of [`Self::call`]: that of a stream of changes.
     pub fn error(&self, error: kube::Error, right: Right) -> ApiError {
         ApiError::new(error, right, &self.0.origin)

@@ -39,7 +39,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_told_when_it_is_new_and_once_a_minute() {
-        let error = |resource| ApiError::Malformed { right: Right::cluster("list", resource, ""), reason: "x".into() };
+        let right = |resource| Right::cluster("list", resource, "");
+        let error = |resource| ApiError::Malformed { origin: "x".into(), right: right(resource), reason: "x".into() };
         let mut complaint = Complaint::default();
         assert!(!complaint.is_over());
         assert!(complaint.is_due(&error("leases")));

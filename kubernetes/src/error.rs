@@ -71,20 +71,24 @@ pub enum ApiError {
         message: String,
     },
     /// Any other refusal.
-    #[error("the Kubernetes API refuses to {right}: HTTP {code} {reason}: {message}")]
+    #[error("the Kubernetes API ({origin}) refuses to {right}: HTTP {code} {reason}: {message}")]
     Refused {
+        /// The file that says where the API is.
+        origin: Box<str>,
         /// What was asked for.
         right: Right,
         /// The HTTP status.
         code: u16,
         /// The API's word for it, such as `NotFound`; may be empty.
-        reason: String,
+        reason: Box<str>,
         /// What it says.
-        message: String,
+        message: Box<str>,
     },
     /// An answer that is not what it should be.
-    #[error("the Kubernetes API's answer to {right} cannot be understood: {reason}")]
+    #[error("the answer of the Kubernetes API ({origin}) to {right} cannot be understood: {reason}")]
     Malformed {
+        /// The file that says where the API is.
+        origin: Box<str>,
         /// What was asked for.
         right: Right,
         /// What is wrong with it.
@@ -103,16 +107,20 @@ impl ApiError {
                 Self::Credentials { origin, reason: chain(&*error) }
             }
             kube::Error::Service(error) if error.is::<http_body_util::LengthLimitError>() => {
-                Self::Malformed { right, reason: "it is too long".into() }
+                Self::Malformed { origin: origin.into(), right, reason: "it is too long".into() }
             }
             kube::Error::Service(error) => Self::Unreachable { origin, right, reason: chain(&*error) },
             kube::Error::HyperError(error) => Self::Unreachable { origin, right, reason: chain(&error) },
             kube::Error::ReadEvents(error) if has::<ChangeTooLong>(&error) => {
-                Self::Malformed { right, reason: ChangeTooLong.to_string() }
+                Self::Malformed { origin: origin.into(), right, reason: ChangeTooLong.to_string() }
             }
             kube::Error::ReadEvents(error) => Self::Unreachable { origin, right, reason: chain(&error) },
-            kube::Error::FromUtf8(_) => Self::Malformed { right, reason: "it is not UTF-8".into() },
-            kube::Error::SerdeError(error) => Self::Malformed { right, reason: where_in_json(&error) },
+            kube::Error::FromUtf8(_) => {
+                Self::Malformed { origin: origin.into(), right, reason: "it is not UTF-8".into() }
+            }
+            kube::Error::SerdeError(error) => {
+                Self::Malformed { origin: origin.into(), right, reason: where_in_json(&error) }
+            }
             error => Self::Credentials { origin, reason: chain(&error) },
         }
     }
@@ -122,7 +130,10 @@ impl ApiError {
         match status.code {
             401 => Self::Unauthorized { origin, message },
             403 => Self::Forbidden { origin, right, message },
-            code => Self::Refused { right, code, reason: brief(&status.reason), message },
+            code => {
+                let (reason, message) = (brief(&status.reason).into(), message.into());
+                Self::Refused { origin: origin.into(), right, code, reason, message }
+            }
         }
     }
 
@@ -227,13 +238,15 @@ mod tests {
         assert!(of(410, "Expired", "no").is_expired());
         let error = of(500, "InternalError", "etcd is away");
         assert_eq!((error.code(), error.reason()), (500, "InternalError"));
-        assert!(error.to_string().contains("etcd is away"));
+        assert!(
+            error.to_string().contains("(/etc/kubeconfig) refuses to") && error.to_string().contains("etcd is away")
+        );
     }
 
     #[test]
     fn a_page_instead_of_a_reason_is_cut() {
         let text = of(502, "", &"ä".repeat(100_000)).to_string();
-        assert!(text.chars().count() < MOST_CHARACTERS + 100, "{}", text.len());
+        assert!(text.chars().count() < MOST_CHARACTERS + 150, "{}", text.len());
     }
 
     #[test]
@@ -244,8 +257,8 @@ mod tests {
             ("{\n", "it is only the beginning of JSON (line 2, column 0)"),
         ] {
             let error = serde_json::from_str::<k8s_openapi::api::authentication::v1::TokenReview>(answer).unwrap_err();
-            let text = ApiError::new(kube::Error::SerdeError(error), REVIEW, "").to_string();
-            assert!(text.contains(words) && !text.contains("s3cret"), "{text}");
+            let text = ApiError::new(kube::Error::SerdeError(error), REVIEW, "/etc/kubeconfig").to_string();
+            assert!(text.contains(words) && text.contains("/etc/kubeconfig") && !text.contains("s3cret"), "{text}");
         }
     }
 

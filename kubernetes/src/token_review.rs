@@ -46,8 +46,11 @@ impl Kubernetes {
                 serde_json::from_str(&client.request_text(request).await?).map_err(kube::Error::SerdeError)
             })
             .await?;
-        let status =
-            answer.status.ok_or_else(|| ApiError::Malformed { right: REVIEW, reason: "it has no status".into() })?;
+        let status = answer.status.ok_or_else(|| ApiError::Malformed {
+            origin: self.origin().into(),
+            right: REVIEW,
+            reason: "it has no status".into(),
+        })?;
         Ok(status.into())
     }
 }
