@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::congestion::CongestionControl;
 
+/// The default of [`QuicSettings::stream_receive_window`], in bytes (decision 0004).
+pub(crate) const STREAM_RECEIVE_WINDOW: u64 = 5 * 1024 * 1024;
+
 /// How an endpoint and its connections behave; the same type serves agent and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuicSettings {
@@ -49,8 +52,8 @@ impl Default for QuicSettings {
         Self {
             keep_alive_interval: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
-            stream_receive_window: 5 * 1024 * 1024,
-            connection_receive_window: 5 * 1024 * 1024,
+            stream_receive_window: STREAM_RECEIVE_WINDOW,
+            connection_receive_window: STREAM_RECEIVE_WINDOW,
             memory_budget: 512 * 1024 * 1024,
             most_unacknowledged: 16 * 1024 * 1024,
             max_dials: 16_384,

@@ -18,7 +18,7 @@ use crate::{
     credit::{self, Credit},
     flow::DialFlow,
     probe::Question,
-    settings::QuicSettings,
+    settings::{QuicSettings, STREAM_RECEIVE_WINDOW},
     window::{Change, Windows},
     wire::code::ConnectionCode,
 };
@@ -31,19 +31,19 @@ pub(crate) fn first_stream_limit(settings: &QuicSettings) -> u32 {
     FIRST_STREAM_LIMIT.min(settings.max_dials)
 }
 
-/// Packets of one stream that may be under way whatever part of them is lost: the library gives a connection up that has more
-/// than 1,024 gaps in a stream, and when one half is lost a quarter of the packets are followed by a gap (950 here, give or take
-/// 15). `interop/tests/bad_frames.rs` tries it.
+/// Packets of one stream that may be under way whatever part of them is lost: the library gives a connection up that
+/// has more than 1,024 gaps in a stream, and when one half is lost a quarter of the packets are followed by a gap (950
+/// here, give or take 15). `interop/tests/bad_frames.rs` tries it.
 const PACKETS_WITH_FEW_GAPS: usize = 3_800;
 
 /// Bytes of a packet that are no payload, nearly.
 const PACKET_OVERHEAD: usize = 40;
 
 /// Packets as short as this or shorter make more gaps in the default stream window than there may be.
-const SHORT_PACKET: usize = 5 * 1024 * 1024 / PACKETS_WITH_FEW_GAPS + PACKET_OVERHEAD;
+const SHORT_PACKET: usize = STREAM_RECEIVE_WINDOW as usize / PACKETS_WITH_FEW_GAPS + PACKET_OVERHEAD;
 
-/// Most bytes to be under way where the path takes packets of `mtu` bytes: a path that loses much, and has come to be taken for
-/// one of short packets, must not lose the connection besides.
+/// Most bytes to be under way where the path takes packets of `mtu` bytes: a path that loses much, and has come to be
+/// taken for one of short packets, must not lose the connection besides.
 fn most_in_packets_of(mtu: u16) -> usize {
     match usize::from(mtu) {
         mtu if mtu <= SHORT_PACKET => PACKETS_WITH_FEW_GAPS * mtu.saturating_sub(PACKET_OVERHEAD),
